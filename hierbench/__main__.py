@@ -1,0 +1,5 @@
+"""``python -m hierbench``."""
+
+from hierbench.cli import main
+
+main()
