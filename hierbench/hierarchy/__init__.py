@@ -1,0 +1,1 @@
+"""Class trees: reading, checking, building and drawing them; numpy only, no torch."""
