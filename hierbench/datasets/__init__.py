@@ -1,0 +1,1 @@
+"""Data sets: a catalogue of specifications and one loader."""

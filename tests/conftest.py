@@ -1,0 +1,35 @@
+"""Fixtures all tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(min(2, os.cpu_count() or 1))
+
+
+def require_or_skip(what: str, reason: str) -> None:
+    """Skip with a reason; where ``HIERBENCH_REQUIRE`` names ``what``, fail instead."""
+    if what in os.environ.get("HIERBENCH_REQUIRE", "").split(","):
+        pytest.fail(f"{reason} (HIERBENCH_REQUIRE names {what!r})")
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder of real image sets."""
+    value = os.environ.get("HIERBENCH_DATA_ROOT")
+    if not value or not Path(value).is_dir():
+        require_or_skip("data", "no real images: HIERBENCH_DATA_ROOT is not set to a folder")
+    assert value is not None
+    return Path(value)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep decoded pixels and WordNet copies of a test run out of the user's cache."""
+    if "HIERBENCH_CACHE" not in os.environ:
+        os.environ["HIERBENCH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
