@@ -117,5 +117,5 @@ class Registry(Generic[Entry]):
         for point in importlib.metadata.entry_points(group=group):
             try:
                 point.load()(self)
-            except Exception as error:  # a stranger's code may raise anything; ours must go on
+            except Exception as error:  # noqa: BLE001 (a stranger's code may raise anything; ours must go on)
                 self.plugin_errors.append(f"{group}: {point.name} ({point.value}): {type(error).__name__}: {error}")

@@ -21,7 +21,7 @@ def _fill(registry: Registry[DatasetSpec]) -> None:
             evaluation_split="test",
             augmentation="digit",
             licence="CC BY 4.0",
-            citation="Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998",
+            citation="Alpaydin and Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998",
         ),
     )
     registry.add(
@@ -84,7 +84,7 @@ def get_spec(name: str) -> DatasetSpec:
 
 
 def check_split(spec: DatasetSpec, split: str) -> str:
-    """Return ``split`` if the data set has it (``heldout`` stands beside every ``train``), else raise ``InputError``."""
+    """Return ``split`` if the data set has it (``heldout`` stands beside ``train``), else raise ``InputError``."""
     known = list(spec.splits) + (["heldout"] if "train" in spec.splits else [])
     if split not in known:
         raise InputError(f"--split: dataset {spec.name} has no split {split!r}; it has {', '.join(known)}")

@@ -60,13 +60,9 @@ def _hub_files(spec: DatasetSpec, source: SplitSource) -> list[Path]:
     advice = f"dataset {spec.name}: cannot be fetched from the Hub ({spec.hub_id}); name a local copy with --data-root"
     try:
         listed = HfApi().list_repo_files(spec.hub_id, repo_type="dataset", revision=spec.hub_revision)
-        names = sorted(
-            n for n in listed if n.endswith(".parquet") and Path(n).name.startswith(f"{source.prefix}-")
-        )
+        names = sorted(n for n in listed if n.endswith(".parquet") and Path(n).name.startswith(f"{source.prefix}-"))
         if not names:
             raise InputError(f"dataset {spec.name}: {spec.hub_id} holds no {source.prefix}-*.parquet")
-        return [
-            Path(hf_hub_download(spec.hub_id, n, repo_type="dataset", revision=spec.hub_revision)) for n in names
-        ]
+        return [Path(hf_hub_download(spec.hub_id, n, repo_type="dataset", revision=spec.hub_revision)) for n in names]
     except (HfHubHTTPError, OSError, ValueError) as error:
         raise InputError(f"{advice} ({type(error).__name__})") from None

@@ -44,13 +44,14 @@ def load_parquet_split(spec: DatasetSpec, split: str, paths: list[Path], cache: 
     Checks the columns, the label order against the file's own class names, and every label's range;
     decoded pixels are kept under ``cache`` by the hash of their source.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     labels: list[npt.NDArray[np.int64]] = []
     for path in paths:
         try:
             table = pq.ParquetFile(path)
-        except Exception as error:  # pyarrow raises many kinds for a damaged file
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise InputError(f"{path}: not a readable Parquet file ({type(error).__name__})") from None
         columns = table.schema_arrow.names
         for column in (spec.image_column, spec.label_column):
@@ -116,14 +117,13 @@ def _cached_pixels(
 
 
 def _store(pixels: npt.NDArray[np.uint8], target: Path) -> None:
-    import os
     import tempfile
 
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=target.parent, suffix=".part", delete=False) as stream:
             np.save(stream, pixels)
-        os.replace(stream.name, target)
+        Path(stream.name).replace(target)
     except OSError:
         return  # a cache that cannot be written only costs time
 

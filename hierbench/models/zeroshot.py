@@ -1,0 +1,143 @@
+"""The zero-shot classifier: pixels to logits over any set of named nodes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hierbench.models.heads import Head
+from hierbench.models.pixels import PixelInput
+from hierbench.models.text import hidden_features, projection
+
+TEXT_BATCH = 256
+"""Prompts are encoded in batches of this size, always in the given order."""
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What a model is and where it comes from."""
+
+    name: str
+    defence: str
+    variant: str
+    backbone: str
+    trained_on: str | None = None
+    """Data set the defence was fine-tuned on; None for the backbone itself."""
+    seen: str | None = None
+    """Class split that says which classes were kept from all training."""
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+class ZeroShotModel(nn.Module):
+    """A backbone after a defence, with the head it answers by.
+
+    Pixels are float [B, 1 or 3, h, w] in [0, 1] at the data set's own grid; resizing and normalisation live
+    inside. The model answers in fp32 and in eval mode; the text tower's features before its projection are
+    encoded once a prompt and kept.
+    """
+
+    def __init__(
+        self,
+        *,
+        info: ModelInfo,
+        clip: Any,
+        tokenizer: Callable[[list[str]], Tensor],
+        pixels: PixelInput,
+        head: Head,
+    ) -> None:
+        super().__init__()
+        self.info = info
+        self.clip: Any = clip
+        self.pixels = pixels
+        self.head = head
+        self.tokenizer = tokenizer
+        self.text_forwards = 0
+        """Prompts the text tower has encoded so far."""
+        self._hidden: dict[str, Tensor] = {}
+        self.eval()
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.info.name
+
+    @property
+    def backbone(self) -> str:
+        """The backbone's name."""
+        return self.info.backbone
+
+    @property
+    def visual(self) -> nn.Module:
+        """The image tower."""
+        tower: nn.Module = self.clip.visual
+        return tower
+
+    @property
+    def text_projection(self) -> nn.Parameter:
+        """The projection W behind the text tower, [P, E]: feature = h @ W."""
+        return projection(self.clip)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.text_projection.device
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Map pixels [B, 1 or 3, h, w] in [0, 1] to image embeddings fp32 [B, E], not normalised."""
+        out = self.visual(self.pixels(pixels))
+        embedding: Tensor = out[0] if isinstance(out, tuple) else out
+        return embedding.float()
+
+    def text_hidden(self, prompts: Sequence[str]) -> Tensor:
+        """Return the text features before the projection, [N, P]; each prompt is encoded once in a model's life."""
+        missing = list(dict.fromkeys(p for p in prompts if p not in self._hidden))
+        with torch.no_grad():
+            for start in range(0, len(missing), TEXT_BATCH):
+                part = missing[start : start + TEXT_BATCH]
+                features = hidden_features(self.clip, self.tokenizer(part).to(self.device))
+                self.text_forwards += len(part)
+                self._hidden |= dict(zip(part, features, strict=True))
+        return torch.stack([self._hidden[p] for p in prompts]).to(self.device)
+
+    def node_points(self, prompts: Sequence[str], *, steps_above_leaf: int) -> Tensor:
+        """Return the head's points of the nodes ``prompts`` name, [N, E]; 0 steps above the leaves: the leaf level."""
+        return self.head.points(self.text_hidden(prompts) @ self.text_projection, steps_above_leaf)
+
+    def logits(self, embedding: Tensor, points: Tensor) -> Tensor:
+        """Return logits of image embeddings [B, E] over node points [N, E], [B, N]."""
+        return self.head.logits(embedding, points)
+
+    def forward(self, pixels: Tensor, points: Tensor) -> Tensor:
+        """Return logits of pixels [B, c, h, w] over node points [N, E], [B, N]."""
+        return self.logits(self.embed(pixels), points)
+
+    def forget_text(self) -> None:
+        """Drop the kept text features; called when the text tower itself has moved."""
+        self._hidden.clear()
+
+    @property
+    def weights_hash(self) -> str:
+        """Content hash of everything the answer depends on: tensors by name, head and pixel settings."""
+        digest = hashlib.sha256()
+        settings = {
+            "head": self.head.config(),
+            "size": self.pixels.size,
+            "mean": self.pixels.mean.flatten().tolist(),
+            "std": self.pixels.std.flatten().tolist(),
+        }
+        digest.update(json.dumps(settings, sort_keys=True).encode())
+        tensors = {f"clip.{k}": v for k, v in self.clip.state_dict().items()}
+        tensors |= {f"head.{k}": v for k, v in self.head.state_dict().items()}
+        for name in sorted(tensors):
+            tensor = tensors[name].detach().cpu()
+            if tensor.is_floating_point():
+                tensor = tensor.float()
+            digest.update(f"{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+            digest.update(tensor.contiguous().numpy().tobytes())
+        return f"sha256:{digest.hexdigest()}"

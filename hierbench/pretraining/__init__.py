@@ -1,0 +1,1 @@
+"""Pre-training of the small open_clip backbone: nouns first, then images."""
