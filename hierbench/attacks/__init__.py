@@ -1,0 +1,1 @@
+"""Attacks: objectives know depths and nodes, optimisers know gradients and budgets, one engine runs any pair."""

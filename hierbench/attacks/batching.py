@@ -1,0 +1,82 @@
+"""Forward passes at a fixed ladder of batch sizes.
+
+A kernel may round differently at another batch size, so sizes follow one rule: they depend on the number of rows
+at hand alone, never on what else the machine is doing. Rows that only fill a batch up are copies of its own rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hierbench.attacks.precision import exact_float32
+from hierbench.errors import HierbenchError
+
+Forward = Callable[[Tensor], Tensor]
+"""Maps pixels [B, c, h, w] in [0, 1] to logits [B, N], float32."""
+
+SMALLEST_BATCH = 8
+
+
+@dataclass
+class Cost:
+    """What went through the model, in images; copies that only filled a batch are in it, and in ``padding`` too."""
+
+    forwards: int = 0
+    backwards: int = 0
+    padding: int = 0
+
+
+def ladder(batch_size: int) -> tuple[int, ...]:
+    """Return the batch sizes in use, largest first: the given one, halved down to 8 or its last whole half.
+
+    >>> ladder(128), ladder(100), ladder(7)
+    ((128, 64, 32, 16, 8), (100, 50, 25, 12), (7,))
+    """
+    sizes = [batch_size]
+    while sizes[-1] // 2 >= SMALLEST_BATCH:
+        sizes.append(sizes[-1] // 2)
+    return tuple(sizes)
+
+
+def fitting_size(rows: int, batch_size: int) -> int:
+    """Return the smallest size of the ladder that holds ``rows``, or the largest there is.
+
+    >>> [fitting_size(rows, 128) for rows in (1, 8, 9, 65, 500)]
+    [8, 8, 16, 128, 128]
+    """
+    return min((size for size in ladder(batch_size) if size >= rows), default=batch_size)
+
+
+def padded(images: Tensor, size: int) -> Tensor:
+    """Return [size, ...]: the rows, then as many copies of them, in order, as fill the batch."""
+    if len(images) == size:
+        return images
+    return images[torch.arange(size, device=images.device) % len(images)]
+
+
+def checked_forward(forward: Forward, images: Tensor) -> Tensor:
+    """Return the logits of one batch; shapes and types that no verdict can rest on are a ``HierbenchError``."""
+    logits = forward(images)
+    if logits.ndim != 2 or len(logits) != len(images):
+        raise HierbenchError(f"the model gave logits {tuple(logits.shape)} for {len(images)} images: want [B, N]")
+    if logits.dtype not in (torch.float32, torch.float64):
+        raise HierbenchError(f"the model gave {logits.dtype} logits: attacks and verdicts need float32")
+    return logits
+
+
+@torch.no_grad()
+def forward_rows(forward: Forward, images: Tensor, *, batch_size: int, device: torch.device, cost: Cost) -> Tensor:
+    """Return the logits [n, N] of images [n, c, h, w], in index order, in batches of one fixed layout, in float32."""
+    found = []
+    with exact_float32(device):
+        for start in range(0, len(images), batch_size):
+            batch = images[start : start + batch_size].to(device)
+            size = fitting_size(len(batch), batch_size)
+            found.append(checked_forward(forward, padded(batch, size))[: len(batch)])
+            cost.forwards += size
+            cost.padding += size - len(batch)
+    return torch.cat(found)

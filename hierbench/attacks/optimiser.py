@@ -1,0 +1,78 @@
+"""What the engine asks of an optimiser.
+
+An optimiser is asked for points and told what was found there. All it remembers is in ``Rows``: one row a sample,
+each at its own step, so that a sample can leave its slot, and another take it, at any time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from hierbench.attacks.noise import RowNoise
+from hierbench.attacks.objectives import Objective
+from hierbench.attacks.threat import ThreatModel
+from hierbench.errors import InputError
+
+Rows = dict[str, Tensor]
+"""Named tensors with one row a slot."""
+
+
+class Optimiser(Protocol):
+    """How a search moves. ``steps`` moves are made a run, so ``steps`` + 1 points are evaluated."""
+
+    @property
+    def steps(self) -> int:
+        """Moves in one run."""
+        ...
+
+    @property
+    def uses_gradient(self) -> bool:
+        """Whether ``advance`` reads the gradient; without it no backward is run."""
+        ...
+
+    def start(self, clean: Tensor, threat: ThreatModel, noise: RowNoise) -> tuple[Tensor, Rows]:
+        """Return the first points [k, c, h, w] of k new rows, inside ball and box, and the rows' own state."""
+        ...
+
+    def advance(
+        self,
+        query: Tensor,
+        clean: Tensor,
+        threat: ThreatModel,
+        *,
+        loss: Tensor,
+        gradient: Tensor,
+        step: Tensor,
+        state: Rows,
+        noise: RowNoise,
+    ) -> tuple[Tensor, Rows]:
+        """Return the next points [B, c, h, w] and the new state.
+
+        ``loss`` [B] and ``gradient`` [B, c, h, w] (finite; zeros where none was asked for) are those at ``query``;
+        ``step`` [B] counts the moves each row made before. The points lie inside ball and box.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One component of an attack: an objective, an optimiser, and how often it starts again.
+
+    Args:
+        component: its name in the record, such as ``pgd-ce``.
+        objective: what is maximised.
+        optimiser: how.
+        restarts: how many times each of the objective's runs is made, each from its own draw.
+    """
+
+    component: str
+    objective: Objective
+    optimiser: Optimiser
+    restarts: int = 1
+
+    def __post_init__(self) -> None:
+        if self.restarts < 1:
+            raise InputError(f"restarts {self.restarts} is too few: at least 1")

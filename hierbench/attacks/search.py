@@ -1,0 +1,256 @@
+"""One stage of an attack on one chunk: a batch of slots that stays full.
+
+Each slot holds one run of one sample at its own step. A sample whose verdict breaks leaves at once and the next in
+the queue takes its slot; when the queue is empty the batch shrinks down the ladder of sizes. The point after a
+run's last step needs no gradient, so it waits for others like it and is evaluated in a batch of forwards alone.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hierbench.attacks.batching import SMALLEST_BATCH, checked_forward, fitting_size
+from hierbench.attacks.chunk import Chunk, Progress
+from hierbench.attacks.ledger import Ledger
+from hierbench.attacks.noise import NoiseSource
+from hierbench.attacks.optimiser import Rows, Stage
+from hierbench.attacks.slots import Slots
+
+
+@dataclass
+class StageSearch:
+    """Runs one stage over the samples that the ledger has left to do, and writes what it finds into the ledger."""
+
+    chunk: Chunk
+    ledger: Ledger
+    stage: Stage
+    index: int
+    noise: NoiseSource
+    _aims: Tensor = field(init=False)
+    _runs: int = field(init=False)
+    _queue: deque[tuple[int, int]] = field(init=False)
+    _slots: Slots | None = field(init=False, default=None)
+    _ended: list[Slots] = field(init=False, default_factory=list)
+    _finished: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        chunk = self.chunk
+        self._aims = self.stage.objective.aims(chunk.clean_logits, chunk.labels, chunk.criterion.layout)
+        self._runs = self._aims.shape[1] * self.stage.restarts
+        todo = self.ledger.todo()
+        self._finished = len(chunk.images) - len(todo)
+        self._queue = deque((int(sample), 0) for sample in todo)
+
+    def run(self) -> None:
+        """Search until every sample is decided."""
+        self._report()
+        while True:
+            if self._ended_count() and self._should_close():
+                self._close_runs()
+                self._report()
+                continue
+            self._refill()
+            if self._slots is None:
+                return
+            self._step(self._slots)
+            self._report()
+
+    # -- slots -----------------------------------------------------------------------------------------------
+
+    def _live_count(self) -> int:
+        return 0 if self._slots is None else self._slots.live_count
+
+    def _ended_count(self) -> int:
+        return sum(len(part) for part in self._ended)
+
+    def _should_close(self) -> bool:
+        """Whether the runs that wait for their last forward get it now.
+
+        A full batch of them always does; fewer do when their samples' next runs are wanted to keep the slots full,
+        or when nothing else is left.
+        """
+        ended = self._ended_count()
+        if ended >= self.chunk.batch_size:
+            return True
+        if self._queue:
+            return False
+        return self._live_count() == 0 or (self._runs > 1 and ended >= SMALLEST_BATCH)
+
+    def _refill(self) -> None:
+        """Give free slots to the queue; grow or shrink the batch to the size its rows need."""
+        live = self._live_count()
+        rows = min(self.chunk.batch_size, live + len(self._queue))
+        if rows == 0:
+            self._slots = None
+            return
+        size = fitting_size(rows, self.chunk.batch_size)
+        coming = [self._queue.popleft() for _ in range(rows - live)]
+        if self._slots is not None and len(self._slots) == size:
+            if coming:
+                free = np.flatnonzero(~self._slots.live)[: len(coming)]
+                self._slots.put(free, self._new_rows(coming))
+            return
+        parts = []
+        if live and self._slots is not None:
+            parts.append(self._slots.take(np.flatnonzero(self._slots.live)))
+        if coming:
+            parts.append(self._new_rows(coming))
+        self._slots = Slots.join(parts).padded(size)
+
+    def _new_rows(self, coming: list[tuple[int, int]]) -> Slots:
+        chunk = self.chunk
+        sample = np.array([pair[0] for pair in coming], dtype=np.int64)
+        run = np.array([pair[1] for pair in coming], dtype=np.int64)
+        index = torch.from_numpy(sample)
+        clean = chunk.images[index.to(chunk.images.device)].to(chunk.device)
+        index = index.to(chunk.device)
+        aim = torch.from_numpy(run % self._aims.shape[1]).to(chunk.device)
+        noise = self.noise.rows(sample.tolist(), run.tolist())
+        query, state = self.stage.optimiser.start(clean, chunk.threat, noise)
+        count = len(coming)
+        rows: Rows = {
+            "clean": clean,
+            "query": query,
+            "aims": self._aims[index, aim],
+            "true_node": chunk.criterion.true_node(chunk.labels[index]),
+            "step": torch.zeros(count, dtype=torch.long, device=chunk.device),
+            "best_image": query.clone(),
+            "best_logits": torch.zeros(count, chunk.clean_logits.shape[1], device=chunk.device),
+            "best_loss": torch.full((count,), -torch.inf, device=chunk.device),
+            "best_breaks": torch.zeros(count, dtype=torch.bool, device=chunk.device),
+            **{f"state.{name}": values for name, values in state.items()},
+        }
+        return Slots(rows, sample, run, np.zeros(count, dtype=np.int64), np.ones(count, dtype=np.bool_))
+
+    # -- evaluation ------------------------------------------------------------------------------------------
+
+    def _evaluate(self, slots: Slots, query: Tensor) -> Tensor:
+        """Return the loss at ``query`` with its graph, having noted which samples broke and which points are best."""
+        chunk, rows = self.chunk, slots.rows
+        logits = checked_forward(chunk.forward, query)
+        loss = self.stage.objective.loss(logits, rows["aims"], chunk.criterion.layout)
+        seen, value = logits.detach(), loss.detach().float()
+        breaks, nonfinite = chunk.criterion.broken(seen, rows["true_node"])
+        # Once a point breaks the verdict, only breaking ones are better: the image kept for severity is a mistake.
+        better = torch.where(breaks == rows["best_breaks"], value > rows["best_loss"], breaks)
+        broke, odd, improved = torch.stack([breaks, nonfinite, better]).cpu().numpy()
+        point = {"image": query.detach(), "logits": seen.float(), "loss": value, "breaks": breaks}
+        for name, new in point.items():
+            if improved[slots.live].all():
+                rows[f"best_{name}"] = new
+            elif improved.any():
+                shape = (-1,) + (1,) * (new.ndim - 1)
+                rows[f"best_{name}"] = torch.where(better.view(shape), new, rows[f"best_{name}"])
+        chunk.cost.forwards += len(query)
+        chunk.cost.padding += len(query) - slots.live_count
+        self._note(slots, broke & slots.live, odd & slots.live)
+        return loss
+
+    def _step(self, slots: Slots) -> None:
+        """Evaluate every slot, let the broken leave, and move the rest one step."""
+        chunk, rows, optimiser = self.chunk, slots.rows, self.stage.optimiser
+        with torch.set_grad_enabled(optimiser.uses_gradient):
+            query = rows["query"].detach().requires_grad_(optimiser.uses_gradient)
+            loss = self._evaluate(slots, query)
+        live = slots.live
+        if not live.any():
+            return
+        gradient = self._gradient(loss, query, live) if optimiser.uses_gradient else torch.zeros_like(query)
+        moved, state = optimiser.advance(
+            query.detach(),
+            rows["clean"],
+            chunk.threat,
+            loss=loss.detach(),
+            gradient=gradient,
+            step=rows["step"],
+            state={name.removeprefix("state."): rows[name] for name in rows if name.startswith("state.")},
+            noise=self.noise.rows(slots.sample.tolist(), slots.run.tolist()),
+        )
+        rows["query"] = moved
+        rows.update({f"state.{name}": values for name, values in state.items()})
+        rows["step"] = rows["step"] + 1
+        slots.step += 1
+        searching = slots.sample[live]
+        self.ledger.steps_used[searching] += ~self.ledger.success[searching]
+        ended = np.flatnonzero(live & (slots.step >= optimiser.steps))
+        if len(ended):
+            self._ended.append(slots.take(ended))
+            slots.live[ended] = False
+
+    def _gradient(self, loss: Tensor, query: Tensor, live: NDArray[np.bool_]) -> Tensor:
+        """Return the pixels' gradient of the summed loss; entries that are not finite become 0 and are counted.
+
+        A NaN left in would turn the image itself into NaN, and a NaN image into a success that never was.
+        """
+        (gradient,) = torch.autograd.grad(loss.sum(), query)
+        self.chunk.cost.backwards += len(query)
+        flat = gradient.flatten(1)
+        peak = torch.maximum(flat.amax(dim=1), -flat.amin(dim=1))  # many times quicker than a norm; keeps NaN
+        zero, odd = torch.stack([peak == 0, ~torch.isfinite(peak)]).cpu().numpy()
+        if odd.any():
+            gradient = gradient.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+        count = self.chunk.gradients
+        count.total += int(np.count_nonzero(live))
+        count.zero += int(np.count_nonzero(zero & live))
+        count.nonfinite += int(np.count_nonzero(odd & live))
+        return gradient
+
+    def _close_runs(self) -> None:
+        """Evaluate the last points of up to a batch of runs, and end those runs."""
+        chunk, batch = self.chunk, self.chunk.batch_size
+        ended = Slots.join(self._ended)
+        now = ended.take(np.arange(min(batch, len(ended))))
+        later = np.arange(len(now), len(ended))
+        self._ended = [ended.take(later)] if len(later) else []
+        now = now.padded(fitting_size(len(now), batch))
+        with torch.no_grad():
+            self._evaluate(now, now.rows["query"])
+        still = np.flatnonzero(now.live)
+        if not len(still):
+            return
+        runs = now.take(still)
+        self.ledger.offer(
+            runs.sample,
+            runs.rows["best_image"],
+            breaks=runs.rows["best_breaks"].cpu().numpy(),
+            margins=chunk.criterion.margin(runs.rows["best_logits"], runs.rows["true_node"]).double().cpu().numpy(),
+            stage=self.index,
+            runs=runs.run,
+        )
+        for sample, run in zip(runs.sample.tolist(), runs.run.tolist(), strict=True):
+            if run + 1 < self._runs:
+                self._queue.append((sample, run + 1))
+            else:
+                self._finished += 1
+
+    def _note(self, slots: Slots, broke: NDArray[np.bool_], odd: NDArray[np.bool_]) -> None:
+        """Write new successes into the ledger; their slots are free unless the sample is searched in full."""
+        self.ledger.nonfinite[slots.sample[odd]] = True
+        positions = np.flatnonzero(broke)
+        if not len(positions):
+            return
+        first = positions[~self.ledger.success[slots.sample[positions]]]
+        if len(first):
+            index = torch.from_numpy(first).to(slots.rows["query"].device)
+            images = slots.rows["query"].detach().index_select(0, index)
+            self.ledger.record_successes(slots.sample[first], images, stage=self.index, runs=slots.run[first])
+        leaving = positions[~self.ledger.full_budget[slots.sample[positions]]]
+        slots.live[leaving] = False
+        self._finished += len(leaving)
+
+    def _report(self) -> None:
+        if self.chunk.progress is not None:
+            self.chunk.progress(
+                Progress(
+                    samples=len(self.chunk.images),
+                    finished=self._finished,
+                    survivors=self.ledger.survivors(),
+                    forwards=self.chunk.cost.forwards,
+                )
+            )

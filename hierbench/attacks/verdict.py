@@ -1,0 +1,109 @@
+"""Verdicts: which node an image is given at each depth, and whether that is wrong.
+
+A sample with a logit that is not finite gets no node (-1), and so is broken: a model that answers NaN has not
+answered right, and must never pass for robust.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from hierbench.errors import InputError
+from hierbench.models.layout import NodeLayout
+
+Scoring = Literal["rollup", "direct"]
+SCORINGS: tuple[Scoring, ...] = get_args(Scoring)
+
+NO_NODE = -1
+"""The predicted node of a sample whose logits are not finite."""
+
+
+def predicted_nodes(logits: Tensor, layout: NodeLayout, scoring: Scoring) -> Tensor:
+    """Return long [B, D]: the node each image is given at each depth, indices within the level.
+
+    ``rollup``: the ancestor of the arg-max leaf. ``direct``: the arg-max over the depth's own logits. Ties go to
+    the lowest index; logits [B, N] that are not finite give -1. METHODS.md 1.
+
+    >>> layout = NodeLayout.from_levels([[0, 0, 1], [0, 1, 2]], direct=False)
+    >>> predicted_nodes(torch.tensor([[0.0, 2.0, 2.0]]), layout, "rollup")
+    tensor([[0, 1]])
+    """
+    return torch.stack([_nodes_at(logits, layout, depth, scoring) for depth in _depths(layout)], dim=1)
+
+
+def true_nodes(labels: Tensor, layout: NodeLayout) -> Tensor:
+    """Return long [B, D]: the node that holds each label at each depth."""
+    return layout.leaf_to_node[:, labels].T
+
+
+def broken(logits: Tensor, labels: Tensor, layout: NodeLayout, scoring: Scoring) -> Tensor:
+    """Return bool [B, D]: whether each image is given a wrong node, for logits [B, N] and labels [B]. METHODS.md 1."""
+    return predicted_nodes(logits, layout, scoring) != true_nodes(labels, layout)
+
+
+def scorings_of(layout: NodeLayout) -> tuple[Scoring, ...]:
+    """Return the scorings a layout allows: ``direct`` needs logits for the nodes of every depth."""
+    return SCORINGS if layout.has_direct else ("rollup",)
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """The stop rule of a search: the verdict at one depth under one scoring, never the objective's own arg-max.
+
+    Raises ``InputError`` where a verdict is undefined: a depth outside the tree, a depth of one node (nothing is
+    wrong there, so nothing is robust), or direct scoring without node logits. METHODS.md 2, 4.
+    """
+
+    layout: NodeLayout
+    depth: int
+    scoring: Scoring
+
+    def __post_init__(self) -> None:
+        if self.scoring not in SCORINGS:
+            raise InputError(f"scoring {self.scoring!r} is unknown: use {' or '.join(SCORINGS)}")
+        if self.layout.nodes_at(self.depth) < 2:
+            raise InputError(f"depth {self.depth} has one node: no answer is wrong there, so robustness is undefined")
+        if self.scoring == "direct":
+            self.layout.direct_columns(self.depth)
+
+    def true_node(self, labels: Tensor) -> Tensor:
+        """Return long [B]: the right node of each label."""
+        return self.layout.node_of_leaf(self.depth)[labels]
+
+    def broken(self, logits: Tensor, true_node: Tensor) -> tuple[Tensor, Tensor]:
+        """Return two bool [B]: given another node than ``true_node`` [B]; of these, for logits that are not finite."""
+        nodes = _nodes_at(logits, self.layout, self.depth, self.scoring)
+        return nodes != true_node, nodes == NO_NODE
+
+    def margin(self, logits: Tensor, true_node: Tensor) -> Tensor:
+        """Return [B]: the best wrong logit minus the best right one; above 0 is broken, logits that are NaN give inf.
+
+        It is the common measure by which images found with different losses are compared.
+        """
+        read = _read(logits, self.layout, self.depth, self.scoring)
+        if self.scoring == "rollup":
+            own = self.layout.node_of_leaf(self.depth) == true_node[:, None]
+        else:
+            own = torch.arange(read.shape[1], device=read.device) == true_node[:, None]
+        wrong = read.masked_fill(own, -torch.inf).amax(dim=1)
+        right = read.masked_fill(~own, -torch.inf).amax(dim=1)
+        return (wrong - right).nan_to_num(nan=torch.inf)
+
+
+def _depths(layout: NodeLayout) -> range:
+    return range(1, layout.num_depths + 1)
+
+
+def _read(logits: Tensor, layout: NodeLayout, depth: int, scoring: Scoring) -> Tensor:
+    return logits[:, : layout.num_leaves] if scoring == "rollup" else logits[:, layout.direct_columns(depth)]
+
+
+def _nodes_at(logits: Tensor, layout: NodeLayout, depth: int, scoring: Scoring) -> Tensor:
+    read = _read(logits, layout, depth, scoring)
+    best = read.argmax(dim=1)  # the first of equal ones
+    nodes = layout.node_of_leaf(depth)[best] if scoring == "rollup" else best
+    return torch.where(torch.isfinite(read).all(dim=1), nodes, NO_NODE)

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from attack_toys import TREE
+
+from hierbench.attacks.catalogue import ATTACKS
+from hierbench.errors import InputError
+
+
+def test_listing_attacks_does_not_import_torch() -> None:
+    code = (
+        "import sys; from hierbench.attacks.catalogue import ATTACKS; "
+        "assert len(ATTACKS) >= 3; assert [s.settings() for _, s in ATTACKS.items()]; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+@pytest.mark.parametrize("name", ATTACKS.names())
+@pytest.mark.parametrize("scoring", ["rollup", "direct"])
+@pytest.mark.parametrize("depth", [1, 2, 3])
+def test_every_plan_is_named_as_the_record_says(name: str, scoring: str, depth: int) -> None:
+    spec = ATTACKS.get(name)
+    for given in ({}, {"targeted": True}, {"targeted": "yes", "path": "true"}):
+        if given and name != "multilevel_pgd":
+            continue
+        plan = spec.plan(depth=depth, layout=TREE, scoring=scoring, settings=given)
+        assert tuple(stage.component for stage in plan) == spec.components(spec.settings(given))
+        assert all(stage.optimiser.steps == 20 and stage.restarts == 1 for stage in plan)
+
+
+def test_default_depths() -> None:
+    assert ATTACKS.get("leaf_pgd").default_depths(4) == (4,)
+    assert ATTACKS.get("superclass_pgd").default_depths(4) == (1, 2, 3, 4)
+    assert ATTACKS.get("multilevel_pgd").default_depths(4) == (1, 2, 3, 4)
+
+
+def test_settings_are_read_from_text_and_reach_the_plan() -> None:
+    spec = ATTACKS.get("multilevel_pgd")
+    given = {"steps": "7", "alpha": "eps", "restarts": 2, "targeted": "true", "targets": "3", "pooling": "logsumexp"}
+    settings = spec.settings(given)
+    assert settings["steps"] == 7
+    assert settings["targeted"] is True
+    assert settings["start"] == "uniform"
+    (stage,) = spec.plan(depth=2, layout=TREE, scoring="rollup", settings=given)
+    assert (stage.optimiser.steps, stage.optimiser.alpha, stage.restarts) == (7, "eps", 2)
+    assert (stage.objective.targets, stage.objective.pooling, stage.objective.path) == (3, "logsumexp", False)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"step": 3}, "superclass_pgd has no setting 'step': did you mean 'steps'?"),
+        ({"zzz": 3}, "superclass_pgd has no setting 'zzz': it has steps, alpha"),
+        ({"steps": "many"}, "superclass_pgd: steps is 'many', and should be a whole number of at least 1"),
+        ({"steps": 0}, "should be a whole number of at least 1"),
+        ({"steps": 2.5}, "should be a whole number"),
+        ({"steps": True}, "should be a whole number"),
+        ({"steps": "nan"}, "should be a whole number"),
+        ({"pooling": "mean"}, "pooling is 'mean', and should be max or logsumexp"),
+        ({"start": "random"}, "should be uniform or clean"),
+        ({"alpha": " "}, "should be text"),
+    ],
+)
+def test_wrong_settings_are_one_line(given: dict[str, object], said: str) -> None:
+    with pytest.raises(InputError) as caught:
+        ATTACKS.get("superclass_pgd").settings(given)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
