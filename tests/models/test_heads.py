@@ -73,9 +73,9 @@ def test_an_image_keeps_its_own_radius_up_to_the_clip() -> None:
     head = HyperbolicHead(levels=1)
     direction = torch.tensor([[1.0, 0.0]])
     near, far, too_far = (head.image_points(scale * direction).norm() for scale in (0.5, 1.5, 100.0))
-    assert float(near) == pytest.approx(math.tanh(0.25))
-    assert float(far) == pytest.approx(math.tanh(0.75))
-    assert float(too_far) == pytest.approx(math.tanh(2.0))
+    assert near.item() == pytest.approx(math.tanh(0.25))
+    assert far.item() == pytest.approx(math.tanh(0.75))
+    assert too_far.item() == pytest.approx(math.tanh(2.0))
 
 
 @pytest.mark.parametrize("head", [CosineHead(logit_scale=3.25), HyperbolicHead(levels=4, curvature=0.5, tau=0.031)])

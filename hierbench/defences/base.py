@@ -1,0 +1,123 @@
+"""What a defence is: the parameters it trains, what its inner attack maximises, and its loss.
+
+A new method is one file with a subclass of ``Defence`` that writes ``inner_objective`` and ``loss``, and one entry in
+the catalogue. The trainer owns data, optimiser, schedule, checkpoints, resume and logging.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from hierbench.defences.nodes import TrainingNodes
+from hierbench.defences.perturb import Cost, InnerAttack, maximise
+from hierbench.defences.settings import DefenceSettings
+
+if TYPE_CHECKING:
+    from hierbench.attacks.threat import ThreatModel
+    from hierbench.models.zeroshot import ZeroShotModel
+
+SettingsT = TypeVar("SettingsT", bound=DefenceSettings)
+
+SCOPES = ("visual", "text_projection", "head")
+"""Groups of a model's parameters that a defence can train."""
+
+
+@dataclass(frozen=True)
+class TrainingTask:
+    """What a defence is trained for: the trained classes and nodes, their text features, and the threat model."""
+
+    nodes: TrainingNodes
+    hidden: Tensor
+    """float [P, H]: text features of ``nodes.prompts`` before the projection, encoded once."""
+    threat: ThreatModel
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clean training images [B, c, h, w] in [0, 1], their classes [B] (positions among the trained ones)."""
+
+    pixels: Tensor
+    labels: Tensor
+    generator: torch.Generator
+    """Random numbers of this step, for the attack's start."""
+
+
+@dataclass(frozen=True)
+class Perturbed:
+    """What the inner attack found."""
+
+    pixels: Tensor
+    """Adversarial images [B, c, h, w]."""
+    text: Tensor | None = None
+    """Perturbation of the normalised text features [P, E], if the defence attacks them."""
+    others: tuple[tuple[Tensor, Tensor | None], ...] = ()
+    """Further pairs of images and text perturbation, for a defence that uses several."""
+    gain: Tensor | None = None
+    """How far the inner objective rose, per image."""
+    cost: Cost = field(default_factory=Cost)
+
+
+LogValues = dict[str, Tensor]
+
+
+class Defence(ABC, Generic[SettingsT]):
+    """One training method, bound to its settings and to a task."""
+
+    name: ClassVar[str]
+    adversarial: ClassVar[bool] = True
+    """Whether the loss must depend on adversarial images; the trainer refuses one that then ignores them."""
+
+    def __init__(self, settings: SettingsT, task: TrainingTask) -> None:
+        self.settings = settings
+        self.task = task
+
+    @property
+    @abstractmethod
+    def trains(self) -> tuple[str, ...]:
+        """Which of ``SCOPES`` move."""
+
+    def attach(self, model: ZeroShotModel) -> None:
+        """Look at the untouched backbone, before anything is trained or resumed (a frozen copy is taken here)."""
+
+    def prepare(self, model: ZeroShotModel, sample: Batch) -> None:
+        """Set what is frozen from here on, from clean training images; not called again on resume."""
+
+    def state(self) -> dict[str, float]:
+        """Return the numbers ``prepare`` set that are not in the model; they enter the checkpoint and the record."""
+        return {}
+
+    def load_state(self, state: dict[str, float]) -> None:
+        """Restore what ``state`` returned."""
+
+    @property
+    def inner_attack(self) -> InnerAttack:
+        """Steps and step size at the task's eps."""
+        return InnerAttack(steps=self.settings.attack_steps, alpha=self.settings.alpha(self.task.threat.eps))
+
+    def inner_objective(self, model: ZeroShotModel, adversarial: Tensor, batch: Batch) -> Tensor:
+        """Return the scalar the inner attack maximises, summed over the batch."""
+        raise NotImplementedError(f"defence {self.name!r} defines neither inner_objective nor perturb")
+
+    def perturb(self, model: ZeroShotModel, batch: Batch) -> Perturbed:
+        """Run the inner attack; the weights are frozen and the model is in eval mode and fp32 around it."""
+
+        def objective(pixels: Tensor, _: Tensor | None) -> Tensor:
+            return self.inner_objective(model, pixels, batch)
+
+        found = maximise(
+            objective, batch.pixels, attack=self.inner_attack, threat=self.task.threat, generator=batch.generator
+        )
+        return Perturbed(pixels=found.pixels, gain=found.gain, cost=found.cost)
+
+    @abstractmethod
+    def loss(self, model: ZeroShotModel, batch: Batch, perturbed: Perturbed) -> tuple[Tensor, LogValues]:
+        """Return the scalar the weights minimise, and detached scalars to log."""
+
+    def guards(self, model: ZeroShotModel, recent: dict[str, float]) -> dict[str, Any]:
+        """Return collapse guards for the record; ``recent`` is the mean of the log over the last points."""
+        return {}
