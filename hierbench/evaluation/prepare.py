@@ -1,0 +1,235 @@
+"""From a request to a loaded cell: the one place where names become models, images and trees."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from hierbench.attacks.threat import ThreatModel
+from hierbench.datasets.catalogue import get_spec
+from hierbench.datasets.load import load_images
+from hierbench.datasets.sampling import SAMPLING_RULE
+from hierbench.datasets.seen import load_seen
+from hierbench.errors import InputError
+from hierbench.evaluation.cell import Cell, cell_name, safe_name
+from hierbench.evaluation.environment import describe_environment
+from hierbench.evaluation.identity import (
+    Arguments,
+    AttackIdentity,
+    DatasetIdentity,
+    HierarchyIdentity,
+    Identity,
+    ModelIdentity,
+    ProtocolIdentity,
+    Settings,
+)
+from hierbench.evaluation.identity import SeenSplit as SeenSplitIdentity
+from hierbench.evaluation.request import RESULTS_FOLDER, Plan, Request, choose_hierarchy, make_plan, spell_eps
+from hierbench.evaluation.storage import digest_bytes, digest_json
+from hierbench.evaluation.victim import EngineVictim
+from hierbench.models.binding import bind
+from hierbench.models.catalogue import UNDEFENDED, resolve_model
+from hierbench.models.load import load_model
+from hierbench.paths import data_dir
+
+if TYPE_CHECKING:
+    from hierbench.datasets.images import ImageSet
+    from hierbench.hierarchy.tree import Hierarchy
+    from hierbench.models.zeroshot import ZeroShotModel
+
+
+def prepare_cell(request: Request, *, model: ZeroShotModel | None = None) -> Cell:
+    """Load what a request names and bind it into a cell; ``model`` replaces the one that is named.
+
+    Raises ``InputError`` naming the flag or the file at fault, before anything is written.
+    """
+    hierarchy = choose_hierarchy(request)
+    plan = make_plan(request, hierarchy)
+    device = choose_device(request.device)
+    images = load_images(plan.dataset, split=plan.split, limit=plan.limit, root=request.data_root)
+    if model is None:
+        named = UNDEFENDED if request.model == "none" else request.model
+        entry = resolve_model(named, plan.protocol.variant)
+        model = load_model(entry, backbone=plan.protocol.backbone, device=str(device))
+    model = model.to(device).eval()
+    bound = bind(model, hierarchy, template=plan.template)
+    victim = EngineVictim(
+        forward=bound,
+        layout=bound.layout,
+        spec=plan.attack,
+        settings=plan.settings,
+        threat=ThreatModel(plan.norm, plan.eps),
+        scoring=plan.scoring,
+        batch_size=plan.batch_size,
+        seed=plan.seed,
+        dataset=plan.dataset,
+        device=device,
+    )
+    seen_name = model.info.seen or plan.protocol.seen_split
+    identity = _identity(plan, model, images, hierarchy, digest_json(bound.prompts), seen_name)
+    environment = describe_environment(
+        device=device.type,
+        device_name=_device_name(device),
+        threads=torch.get_num_threads(),
+        seed=plan.seed,
+        batch_size=plan.batch_size,
+    )
+    name = cell_name(identity, seed=plan.seed, batch_size=plan.batch_size)
+    out = Path(request.out) if request.out is not None else Path(RESULTS_FOLDER)
+    return Cell(
+        identity=identity.model_copy(update={"cell": name}),
+        arguments=Arguments(given=request.given(), resolved=_resolved(plan, identity, device)),
+        environment=environment,
+        images=images,
+        hierarchy=hierarchy,
+        class_ids=images.spec.class_ids,
+        victim=victim,
+        folder=out / safe_name(plan.protocol.name) / safe_name(model.name),
+        text_forwards=model.text_forwards,
+        seen=_seen(plan.dataset, model, seen_name),
+    )
+
+
+def choose_device(name: str | None) -> torch.device:
+    """Return the named device, else CUDA if there is one, else the CPU; an unusable one raises ``InputError``."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).splitlines()[0]
+        raise InputError(f"--device: {name!r} cannot be used here ({first}); cpu always can") from None
+    return device
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return torch.backends.cpu.get_cpu_capability()
+
+
+def _identity(
+    plan: Plan,
+    model: ZeroShotModel,
+    images: ImageSet,
+    hierarchy: Hierarchy,
+    prompts_hash: str,
+    seen_name: str | None,
+) -> Identity:
+    info = model.info
+    deviations = list(plan.deviations)
+    if model.backbone != plan.protocol.backbone:
+        deviations.append(f"backbone: {plan.protocol.backbone} -> {model.backbone}")
+    if info.trained_on is not None and info.trained_on != plan.protocol.train_dataset:
+        deviations.append(f"training data: {plan.protocol.train_dataset} -> {info.trained_on}")
+    return Identity(
+        cell="pending",
+        protocol=ProtocolIdentity(
+            name=plan.protocol.name,
+            version=plan.protocol.version,
+            hash=plan.protocol.content_hash,
+            custom=bool(deviations),
+            deviations=tuple(deviations),
+        ),
+        model=ModelIdentity(
+            name=model.name,
+            weights_hash=model.weights_hash,
+            backbone=model.backbone,
+            defence=info.defence,
+            trained_on=info.trained_on,
+            head=model.head.kind,
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            training=plain_settings(info.settings),
+        ),
+        dataset=DatasetIdentity(
+            name=plan.dataset,
+            split=plan.split,
+            revision=images.revision,
+            sample_list_hash=images.sample_hash,
+            sampling_rule=SAMPLING_RULE,
+            grid=images.spec.grid,
+            template=plan.template,
+            prompts_hash=prompts_hash,
+        ),
+        hierarchy=HierarchyIdentity(
+            name=hierarchy.tree,
+            hash=hierarchy.content_hash,
+            leaves=hierarchy.num_leaves,
+            nodes_per_depth=tuple(len(level) for level in hierarchy.levels),
+        ),
+        attack=AttackIdentity(
+            name=plan.attack.name,
+            parameters=dict(plan.settings),
+            components=plan.attack.components(plan.settings),
+            engine="hierbench",
+            norm=plan.norm,
+            eps=spell_eps(plan.eps),
+            eps_value=float(plan.eps),
+            depths=plan.depths,
+            scoring=plan.scoring,
+            severity_samples=plan.severity_samples,
+        ),
+        seen_split=None if seen_name is None else SeenSplitIdentity(name=seen_name, hash=_seen_hash(seen_name)),
+    )
+
+
+def plain_settings(settings: Mapping[str, Any]) -> Settings | None:
+    """Return nested settings as one level of ``a.b`` names with plain values; None if there are none."""
+    flat: Settings = {}
+
+    def add(prefix: str, value: Any) -> None:
+        if isinstance(value, Mapping):
+            for name, inner in value.items():
+                add(f"{prefix}.{name}" if prefix else str(name), inner)
+        elif isinstance(value, (list, tuple)):
+            flat[prefix] = [v if v is None or isinstance(v, (str, int, float, bool)) else str(v) for v in value]
+        else:
+            flat[prefix] = value if value is None or isinstance(value, (str, int, float, bool)) else str(value)
+
+    add("", settings)
+    return flat or None
+
+
+def _resolved(plan: Plan, identity: Identity, device: torch.device) -> Settings:
+    return {
+        "model": identity.model.name,
+        "dataset": plan.dataset,
+        "tree": identity.hierarchy.name,
+        "split": plan.split,
+        "limit": plan.limit,
+        "template": plan.template,
+        "attack": plan.attack.name,
+        **{f"settings.{name}": value for name, value in plan.settings.items()},
+        "norm": plan.norm,
+        "eps": identity.attack.eps,
+        "scoring": plan.scoring,
+        "depths": list(plan.depths),
+        "seed": plan.seed,
+        "batch_size": plan.batch_size,
+        "severity_samples": plan.severity_samples,
+        "protocol": plan.protocol.name,
+        "device": str(device),
+        "loss_reduction": "sum",
+    }
+
+
+def _seen_hash(name: str) -> str:
+    load_seen(name)  # refuses a name that is none
+    return digest_bytes((data_dir() / "leaderboard" / "splits" / f"{name}.json").read_bytes())
+
+
+def _seen(dataset: str, model: ZeroShotModel, name: str | None) -> dict[str, str] | None:
+    """Return what the model has seen of each class, or None where no split speaks of the data set."""
+    if name is None:
+        return None
+    split, spec = load_seen(name), get_spec(dataset)
+    if spec.base_name not in split.unseen:
+        return None
+    trained_on = None if model.info.trained_on is None else get_spec(model.info.trained_on).base_name
+    shown = "trained" if trained_on == spec.base_name else "known"
+    known = set(split.known(dataset))
+    return {class_id: shown if class_id in known else "unseen" for class_id in spec.class_ids}

@@ -1,0 +1,235 @@
+"""Protocols: named, versioned files that say what is held fixed so that results can be compared."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hierbench.errors import InputError
+from hierbench.evaluation.storage import digest_json
+from hierbench.paths import data_dir
+from hierbench.registry import Registry
+
+DEFAULT_PROTOCOL = "digits-v1"
+NORMS = ("linf", "l2")
+SCORINGS = ("rollup", "direct")
+
+Value = str | int | float | bool
+
+
+@dataclass(frozen=True)
+class ProtocolDataset:
+    """One data set of a protocol, and the threat model's radius on it."""
+
+    name: str
+    default_eps: str
+    """Radius used when none is named, as an exact fraction."""
+    eps: tuple[str, ...]
+    """All radii of the protocol."""
+    tree: str | None = None
+    """Tree scored by default; None is the data set's default tree."""
+    split: str | None = None
+    """None is the data set's evaluation split."""
+    limit: int | None = None
+    """First n samples of the stratified list; None is all of them."""
+    template: str | None = None
+    """Prompt template; None is the data set's own."""
+
+
+@dataclass(frozen=True)
+class ProtocolAttacks:
+    """Attacks of a protocol and their budget; ``parameters`` go to each attack that has a parameter of the name."""
+
+    names: tuple[str, ...]
+    default: str
+    norm: str
+    parameters: Mapping[str, Value]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What a protocol file says."""
+
+    name: str
+    version: int
+    title: str
+    description: str
+    backbone: str
+    variant: str
+    """Models are ``<defence>.<variant>``: what a bare defence name stands for."""
+    train_dataset: str
+    train_eps: str
+    train_settings: Mapping[str, Value]
+    """The recipe its models are trained by, where it differs from the trainer's defaults."""
+    datasets: tuple[ProtocolDataset, ...]
+    attacks: ProtocolAttacks
+    scorings: tuple[str, ...]
+    """Scorings of the protocol, the default one first."""
+    seed: int
+    batch_size: int
+    severity_samples: int
+    seen_split: str | None
+    """File under ``leaderboard/splits`` that names the unseen classes."""
+    content_hash: str
+
+    def dataset(self, name: str) -> ProtocolDataset | None:
+        """Return the protocol's entry of a data set, or None."""
+        return next((entry for entry in self.datasets if entry.name == name), None)
+
+
+def _fill(registry: Registry[Protocol]) -> None:
+    for path in sorted((data_dir() / "leaderboard" / "protocols").glob("*.toml")):
+        protocol = load_protocol_file(path)
+        registry.add(protocol.name, protocol)
+
+
+PROTOCOLS: Registry[Protocol] = Registry("protocol", fill=_fill)
+
+
+def choose_protocol(name: str | None, dataset: str | None) -> Protocol:
+    """Return the protocol of that name, else the first one with the data set, else the default one.
+
+    ``digits-v1`` comes first, the others in the order of their names.
+    """
+    if name is not None:
+        return PROTOCOLS.get(name)
+    default = PROTOCOLS.get(DEFAULT_PROTOCOL)
+    if dataset is None:
+        return default
+    candidates = [default, *(protocol for _, protocol in PROTOCOLS.items())]
+    return next((p for p in candidates if p.dataset(dataset) is not None), default)
+
+
+def load_protocol_file(path: Path) -> Protocol:
+    """Read one protocol; anything wrong in it raises ``InputError`` naming the file and the key."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = tomllib.loads(text)
+    except FileNotFoundError:
+        raise InputError(f"protocol {path}: no such file") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"protocol {path}: not valid TOML: {error}") from None
+    return _Reader(path, content).protocol()
+
+
+def parse_fraction(text: str) -> Fraction:
+    """Return an exact fraction from ``4/255`` or ``0.02``; ``ValueError`` if it is neither."""
+    if not re.fullmatch(r"\d+/\d+|\d+(\.\d+)?", text):
+        raise ValueError(f"{text!r} is not a fraction such as 4/255")
+    try:
+        return Fraction(text)
+    except ZeroDivisionError:
+        raise ValueError(f"{text!r} divides by zero") from None
+
+
+class _Reader:
+    """Reads a protocol's tables, refusing keys that are missing, unknown or of the wrong kind."""
+
+    def __init__(self, path: Path, content: dict[str, Any]) -> None:
+        self.path = path
+        self.content = content
+
+    def protocol(self) -> Protocol:
+        known = {
+            "name": str, "version": int, "title": str, "description": str, "backbone": str, "variant": str,
+            "train": dict, "attack": dict, "dataset": list, "scorings": list, "seed": int, "batch_size": int,
+            "severity_samples": int, "seen_split": str,
+        }  # fmt: skip
+        top = self._table("", self.content, known, optional={"seen_split"})
+        train = self._table(
+            "train", top["train"], {"dataset": str, "eps": str, "settings": dict}, optional={"settings"}
+        )
+        attack = self._table("attack", top["attack"], {"names": list, "default": str, "norm": str, "parameters": dict})
+        if top["name"] != self.path.stem:
+            self._refuse("name", f"{top['name']!r} is not the file's name {self.path.stem!r}")
+        if not top["name"].endswith(f"-v{top['version']}"):
+            self._refuse("version", f"name {top['name']!r} does not end in -v{top['version']}")
+        if attack["norm"] not in NORMS:
+            self._refuse("attack.norm", f"{attack['norm']!r} is none of {', '.join(NORMS)}")
+        names = self._texts("attack.names", attack["names"])
+        if attack["default"] not in names:
+            self._refuse("attack.default", f"{attack['default']!r} is not among attack.names")
+        scorings = self._texts("scorings", top["scorings"])
+        if not scorings or any(scoring not in SCORINGS for scoring in scorings):
+            self._refuse("scorings", f"must be one or both of {', '.join(SCORINGS)}")
+        self._eps("train.eps", train["eps"])
+        datasets = tuple(self._dataset(i, entry) for i, entry in enumerate(top["dataset"]))
+        if not datasets or len({d.name for d in datasets}) != len(datasets):
+            self._refuse("dataset", "needs at least one entry, each name once")
+        return Protocol(
+            name=top["name"],
+            version=top["version"],
+            title=top["title"],
+            description=top["description"],
+            backbone=top["backbone"],
+            variant=top["variant"],
+            train_dataset=train["dataset"],
+            train_eps=train["eps"],
+            train_settings=train.get("settings", {}),
+            datasets=datasets,
+            attacks=ProtocolAttacks(names, attack["default"], attack["norm"], attack["parameters"]),
+            scorings=scorings,
+            seed=top["seed"],
+            batch_size=top["batch_size"],
+            severity_samples=top["severity_samples"],
+            seen_split=top.get("seen_split"),
+            content_hash=digest_json({k: v for k, v in self.content.items() if k not in ("title", "description")}),
+        )
+
+    def _dataset(self, index: int, entry: Any) -> ProtocolDataset:
+        where = f"dataset[{index}]"
+        if not isinstance(entry, dict):
+            self._refuse(where, "is not a table")
+        known = {
+            "name": str, "default_eps": str, "eps": list, "tree": str, "split": str, "limit": int, "template": str,
+        }  # fmt: skip
+        optional = {"tree", "split", "limit", "template"}
+        row = self._table(where, entry, known, optional=optional)
+        radii = self._texts(f"{where}.eps", row["eps"])
+        for radius in radii:
+            self._eps(f"{where}.eps", radius)
+        if row["default_eps"] not in radii:
+            self._refuse(f"{where}.default_eps", f"{row['default_eps']!r} is not among eps")
+        return ProtocolDataset(**{**row, "eps": radii})
+
+    def _table(
+        self, where: str, table: dict[str, Any], known: Mapping[str, type], optional: set[str] | None = None
+    ) -> dict[str, Any]:
+        prefix = f"{where}." if where else ""
+        for key in table:
+            if key not in known:
+                self._refuse(prefix + key, f"unknown key; known are {', '.join(known)}")
+        for key, kind in known.items():
+            if key not in table:
+                if optional and key in optional:
+                    continue
+                self._refuse(prefix + key, "missing")
+            if not isinstance(table[key], kind) or (kind is int and isinstance(table[key], bool)):
+                self._refuse(prefix + key, f"must be {_KINDS[kind]}, not {table[key]!r}")
+            if kind is int and table[key] < 0:
+                self._refuse(prefix + key, f"must not be negative, not {table[key]}")
+        return dict(table)
+
+    def _texts(self, where: str, values: list[Any]) -> tuple[str, ...]:
+        if not all(isinstance(value, str) for value in values):
+            self._refuse(where, "must be a list of strings")
+        return tuple(values)
+
+    def _eps(self, where: str, text: str) -> None:
+        try:
+            radius = parse_fraction(text)
+        except ValueError as error:
+            self._refuse(where, str(error))
+        if radius > 1:
+            self._refuse(where, f"{text} is more than 1; pixels lie in [0, 1]")
+
+    def _refuse(self, key: str, reason: str) -> NoReturn:
+        raise InputError(f"protocol {self.path}: {key}: {reason}")
+
+
+_KINDS = {str: "a string", int: "a whole number", list: "a list", dict: "a table"}

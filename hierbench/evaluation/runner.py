@@ -1,0 +1,312 @@
+"""Running one cell to its record: clean pass, one attack a depth, journal, checks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hierbench.errors import HierbenchError
+from hierbench.evaluation import scores, trust
+from hierbench.evaluation.cell import Cell, Chunk, Effort
+from hierbench.evaluation.journal import Journal, UnitKey, locked
+from hierbench.evaluation.memory import peak_memory_bytes
+from hierbench.evaluation.observer import Observer
+from hierbench.evaluation.records import Cost, Counts, DepthCost, Record, VerdictFile
+from hierbench.evaluation.request import Request
+from hierbench.evaluation.storage import atomic_write, digest_file
+from hierbench.evaluation.stored import finished_record
+from hierbench.evaluation.verdicts import AttackVerdicts, CleanVerdicts, Verdicts, write_verdicts
+
+if TYPE_CHECKING:
+    from hierbench.models.zeroshot import ZeroShotModel
+
+Found = TypeVar("Found", CleanVerdicts, AttackVerdicts)
+
+
+def evaluate(
+    model: str | ZeroShotModel = "clip",
+    *,
+    dataset: str | None = None,
+    tree: str | None = None,
+    attack: str | None = None,
+    eps: str | float | Fraction | None = None,
+    norm: str | None = None,
+    scoring: str | None = None,
+    depths: Sequence[int] | None = None,
+    limit: int | None = None,
+    split: str | None = None,
+    template: str | None = None,
+    settings: Mapping[str, object] | None = None,
+    seed: int | None = None,
+    batch_size: int | None = None,
+    severity_samples: int | None = None,
+    protocol: str | None = None,
+    device: str | None = None,
+    out: str | Path | None = None,
+    data_root: str | Path | None = None,
+    force: bool = False,
+    observer: Observer | None = None,
+) -> Record:
+    """Attack a model over a dataset and return the record, which is also written beside its verdicts.
+
+    What is not said is the protocol's: without ``protocol`` the first one that has the dataset, without both
+    ``digits-v1``. ``model`` is a name (a bare defence means the protocol's variant) or a loaded model. ``eps`` is a
+    fraction or a number in pixel units of [0, 1]; ``depths`` are 1 (coarsest) to D (leaves); ``settings`` are the
+    attack's own, such as ``{"steps": 50}``. Results go to ``<out>/<protocol>/<model>/``; a finished cell is read unless
+    ``force``, an interrupted one goes on from its journal.
+
+    Raises ``InputError`` naming what is wrong with the arguments. A run that fails a trust check returns all the same,
+    with ``record.checks.failed`` set. Source: METHODS.md sections 1, 2, 4, 7.
+    """
+    from hierbench.evaluation.prepare import prepare_cell
+
+    request = Request(
+        model=model if isinstance(model, str) else model.name,
+        dataset=dataset,
+        tree=tree,
+        attack=attack,
+        eps=eps,
+        norm=norm,
+        scoring=scoring,
+        depths=tuple(depths) if depths is not None else None,
+        limit=limit,
+        split=split,
+        template=template,
+        settings=dict(settings or {}),
+        seed=seed,
+        batch_size=batch_size,
+        severity_samples=severity_samples,
+        protocol=protocol,
+        device=device,
+        out=out,
+        data_root=data_root,
+    )
+    cell = prepare_cell(request, model=None if isinstance(model, str) else model)
+    return run_cell(cell, force=force, observer=observer)
+
+
+def run_cell(cell: Cell, *, force: bool = False, observer: Observer | None = None) -> Record:
+    """Evaluate a cell and return its record, which also lies in ``cell.folder`` beside the verdicts.
+
+    A cell that is finished is read, not run, unless ``force``. An interrupted one goes on from its journal and ends
+    with the same verdicts. Raises ``InputError`` if another run holds the cell or the folder cannot be written.
+    """
+    watcher = observer or Observer()
+    if not force and (done := finished_record(cell.record_path)) is not None:
+        watcher.note(f"already evaluated: {cell.record_path} (--force runs it again)")
+        return done
+    tried = cell.record_path.exists()
+    with locked(cell.journal_path):
+        if not force and not tried and (done := finished_record(cell.record_path)) is not None:
+            return done  # by a run that held the lock until now
+        journal = Journal(cell.journal_path, cell.fingerprint())
+        session = journal.begin_session(fresh=force)
+        if journal.outdated:
+            watcher.note("the journal is of other code, packages, device or threads: the cell begins again")
+        watcher.begin(cell.identity.cell, samples=len(cell.images.ids), attacked_depths=cell.identity.attack.depths)
+        try:
+            record = _Run(cell, journal, session, watcher).record()
+        finally:
+            watcher.end()
+        journal.discard()
+    return record
+
+
+class _Run:
+    """One session on one cell."""
+
+    def __init__(self, cell: Cell, journal: Journal, session: int, observer: Observer) -> None:
+        self.cell = cell
+        self.journal = journal
+        self.session = session
+        self.observer = observer
+
+    def record(self) -> Record:
+        cell, attack = self.cell, self.cell.identity.attack
+        clean_parts, clean_effort = self._clean_pass()
+        attacked: dict[int, AttackVerdicts] = {}
+        efforts: dict[int, Effort] = {}
+        for depth in attack.depths:
+            parts, efforts[depth] = self._attack_pass(depth, clean_parts)
+            attacked[depth] = AttackVerdicts.join(parts)
+        labels = np.asarray(cell.images.labels, dtype=np.int64)
+        verdicts = Verdicts(tuple(cell.images.ids), labels, CleanVerdicts.join(clean_parts), attacked)
+        write_verdicts(cell.verdicts_path, verdicts)
+        record = self._assemble(verdicts, clean_effort, efforts)
+        atomic_write(cell.record_path, record.to_json().encode())
+        return record
+
+    def _clean_pass(self) -> tuple[list[CleanVerdicts], Effort]:
+        parts: list[CleanVerdicts] = []
+        effort = Effort()
+        for index, chunk in self._chunks():
+            clean, spent = self._unit(
+                UnitKey("clean", 0, index, chunk.content_hash()),
+                CleanVerdicts.from_arrays,
+                lambda chunk=chunk: self.cell.victim.clean(chunk),  # type: ignore[misc]
+            )
+            parts.append(clean)
+            effort += spent
+            self.observer.clean(done=sum(len(p.predicted) for p in parts), total=len(self.cell.images.ids))
+        return parts, effort
+
+    def _attack_pass(self, depth: int, clean: list[CleanVerdicts]) -> tuple[list[AttackVerdicts], Effort]:
+        parts: list[AttackVerdicts] = []
+        effort = Effort()
+        progress = _DepthProgress(self.observer, depth, len(self.cell.images.ids))
+        for index, chunk in self._chunks():
+            attacked, spent = self._unit(
+                UnitKey("attack", depth, index, chunk.content_hash()),
+                AttackVerdicts.from_arrays,
+                lambda chunk=chunk, index=index: self.cell.victim.attack(  # type: ignore[misc]
+                    chunk, clean[index], depth, progress.within_chunk
+                ),
+            )
+            parts.append(attacked)
+            effort += spent
+            broken = attacked.broken_rollup if self._scoring == "rollup" else attacked.broken_direct
+            wrong = clean[index].broken_rollup if self._scoring == "rollup" else clean[index].broken_direct
+            if broken is None or wrong is None:
+                raise HierbenchError(f"the model gave no {self._scoring} verdicts")
+            progress.chunk_done(len(chunk.ids), int(np.count_nonzero(~(broken | wrong)[:, depth - 1])))
+        return parts, effort
+
+    @property
+    def _scoring(self) -> str:
+        return self.cell.identity.attack.scoring
+
+    def _unit(
+        self,
+        key: UnitKey,
+        restore: Callable[[dict[str, NDArray[Any]]], Found],
+        compute: Callable[[], tuple[Found, Effort]],
+    ) -> tuple[Found, Effort]:
+        """Return a unit from the journal, or compute it and keep it."""
+        kept = self.journal.read(key)
+        if kept is not None:
+            return restore(kept), Effort.from_arrays(kept)
+        verdicts, effort = compute()
+        self.journal.write(key, {**verdicts.to_arrays(), **effort.to_arrays()})
+        return verdicts, effort
+
+    def _chunks(self) -> Iterator[tuple[int, Chunk]]:
+        cell = self.cell
+        ids, labels = cell.images.ids, np.asarray(cell.images.labels, dtype=np.int64)
+        for index, start in enumerate(range(0, len(ids), cell.chunk_size)):
+            stop = min(start + cell.chunk_size, len(ids))
+            chosen = np.arange(start, stop)
+            yield (
+                index,
+                Chunk(
+                    pixels=cell.images.pixels(chosen),
+                    labels=labels[chosen],
+                    ids=tuple(ids[start:stop]),
+                    full_budget=chosen < cell.identity.attack.severity_samples,
+                ),
+            )
+
+    def _assemble(self, verdicts: Verdicts, clean_effort: Effort, efforts: dict[int, Effort]) -> Record:
+        cell, identity = self.cell, self.cell.identity
+        depths = scores.depth_scores(verdicts, cell.hierarchy)
+        transfer = scores.transfer_cells(verdicts)
+        checks = trust.run_checks(
+            verdicts,
+            efforts,
+            clean_effort=clean_effort,
+            declared=len(cell.images.ids),
+            norm=identity.attack.norm,
+            eps=identity.attack.eps_value,
+            scoring=identity.attack.scoring,
+            depths=depths,
+            transfer=transfer,
+        )
+        seen = None
+        if cell.seen is not None:
+            seen = scores.seen_parts(verdicts, cell.class_ids, cell.seen, identity.attack.scoring)
+        return Record(
+            created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            identity=identity,
+            arguments=cell.arguments,
+            environment=cell.environment,
+            counts=_counts(verdicts, declared=len(cell.images.ids)),
+            depths=depths,
+            transfer=transfer,
+            mistakes=scores.tree_mistakes(verdicts, cell.hierarchy),
+            hca_direct=scores.hca_direct(verdicts),
+            seen=seen,
+            cost=self._cost(verdicts, clean_effort, efforts),
+            checks=checks,
+            verdicts=VerdictFile(
+                file=cell.verdicts_path.name,
+                sha256=digest_file(cell.verdicts_path),
+                rows=len(verdicts.sample_ids),
+            ),
+            notes=cell.notes,
+        )
+
+    def _cost(self, verdicts: Verdicts, clean_effort: Effort, efforts: dict[int, Effort]) -> Cost:
+        attack = sum(efforts.values(), Effort())
+        total = attack + clean_effort
+        passes = attack.forwards + attack.backwards
+        return Cost(
+            forwards=total.forwards,
+            backwards=total.backwards,
+            text_forwards=self.cell.text_forwards,
+            seconds=total.seconds,
+            images_per_second=passes / attack.seconds if attack.seconds > 0 else None,
+            peak_memory_bytes=peak_memory_bytes(self.cell.environment.device),
+            per_depth=tuple(
+                DepthCost(
+                    depth=depth,
+                    forwards=effort.forwards,
+                    backwards=effort.backwards,
+                    seconds=effort.seconds,
+                    mean_steps=_mean_steps(verdicts.attacked[depth]),
+                )
+                for depth, effort in efforts.items()
+            ),
+            sessions=self.session,
+            units_resumed=self.journal.resumed,
+        )
+
+
+class _DepthProgress:
+    """Turns the reports of one chunk into progress over all samples."""
+
+    def __init__(self, observer: Observer, depth: int, total: int) -> None:
+        self.observer = observer
+        self.depth = depth
+        self.total = total
+        self.done = 0
+        self.survivors = 0
+
+    def within_chunk(self, done: int, survivors: int, passes: int) -> None:
+        self._tell(self.done + done, self.survivors + survivors, passes)
+
+    def chunk_done(self, done: int, survivors: int) -> None:
+        self.done += done
+        self.survivors += survivors
+        self._tell(self.done, self.survivors, 0)
+
+    def _tell(self, done: int, survivors: int, passes: int) -> None:
+        self.observer.attack(self.depth, done=done, total=self.total, survivors=survivors, passes=passes)
+
+
+def _mean_steps(attack: AttackVerdicts) -> float | None:
+    return float(attack.steps[attack.searched].mean()) if attack.searched.any() else None
+
+
+def _counts(verdicts: Verdicts, *, declared: int) -> Counts:
+    searched = {depth: attack.searched for depth, attack in verdicts.attacked.items()}
+    return Counts(
+        declared=declared,
+        scored=len(verdicts.clean.predicted),
+        attacked=int(np.count_nonzero(np.any(list(searched.values()), axis=0))),
+        attacked_per_depth={str(depth): int(mask.sum()) for depth, mask in searched.items()},
+    )

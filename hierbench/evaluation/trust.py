@@ -1,0 +1,185 @@
+"""Ways an evaluation can be wrong without saying so, each a check with a flag (METHODS.md section 7)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from hierbench.evaluation.cell import Effort
+from hierbench.evaluation.records import Checks, DepthChecks, DepthScores, Flag, Proportion, Record, TransferCell
+from hierbench.evaluation.verdicts import AttackVerdicts, Verdicts
+
+MOVED_OR_RAISED = 0.99
+"""An attack is refused unless it moved the pixels, and raised its own loss, on this share of the attacked samples."""
+ZERO_GRADIENTS = 0.05
+"""Share of exactly zero image gradients above which masking is suspected."""
+ROUNDING = 1e-6
+"""fp32 rounding allowed on top of the radius."""
+
+
+def failed(code: str, message: str) -> Flag:
+    """Return a flag that forbids using the figures."""
+    return Flag(code=code, level="failed", message=message)
+
+
+def warned(code: str, message: str) -> Flag:
+    """Return a flag that asks for care."""
+    return Flag(code=code, level="warning", message=message)
+
+
+def _share(count: float, of: int) -> float | None:
+    return float(count / of) if of else None
+
+
+def _depth_checks(depth: int, attack: AttackVerdicts, effort: Effort) -> DepthChecks:
+    searched = attack.searched
+    attacked = int(searched.sum())
+    raised = attack.final_loss[searched] > attack.clean_loss[searched]
+    return DepthChecks(
+        depth=depth,
+        attacked=attacked,
+        moved_share=_share(attack.moved[searched].sum(), attacked),
+        raised_share=_share(raised.sum(), attacked),
+        zero_gradient_share=_share(effort.zero_gradients, effort.gradients),
+        unverified=int(attack.unverified.sum()),
+    )
+
+
+def run_checks(
+    verdicts: Verdicts,
+    efforts: Mapping[int, Effort],
+    *,
+    clean_effort: Effort,
+    declared: int,
+    norm: str,
+    eps: float,
+    scoring: str,
+    depths: Sequence[DepthScores],
+    transfer: Sequence[TransferCell],
+) -> Checks:
+    """Return the checks of a finished run with their flags; ``eps`` in pixel units of [0, 1]."""
+    per_depth = tuple(_depth_checks(d, verdicts.attacked[d], efforts[d]) for d in verdicts.attacked)
+    total = sum(efforts.values(), Effort())
+    ids_unique = len(set(verdicts.sample_ids)) == len(verdicts.sample_ids)
+    max_linf = max((float(a.linf.max(initial=0.0)) for a in verdicts.attacked.values()), default=0.0)
+    max_l2 = max((float(a.l2.max(initial=0.0)) for a in verdicts.attacked.values()), default=0.0)
+    nonfinite = clean_effort.nonfinite + total.nonfinite
+    flags: list[Flag] = []
+    if not ids_unique:
+        flags.append(failed("repeated_samples", "some sample ids occur twice, so samples are counted twice"))
+    if len(verdicts.sample_ids) != declared:
+        message = f"{len(verdicts.sample_ids)} samples were scored where {declared} were declared"
+        flags.append(failed("sample_count", message))
+    if not (max_linf if norm == "linf" else max_l2) <= eps + ROUNDING:
+        flags.append(
+            failed("outside_ball", f"an image left the {norm} ball: {max_linf} (linf), {max_l2} (l2) at {eps}")
+        )
+    if nonfinite:
+        flags.append(warned("nonfinite", f"{nonfinite} images had logits that are not finite; they count as broken"))
+    flags += _attack_flags(verdicts, per_depth, scoring=scoring, vacuous=eps == 0.0)
+    flags += impossible_orderings(depths, transfer)
+    return Checks(
+        max_linf=max_linf,
+        max_l2=max_l2,
+        moved_share=_pooled("moved_share", per_depth),
+        raised_share=_pooled("raised_share", per_depth),
+        zero_gradient_share=_share(total.zero_gradients, total.gradients),
+        unverified=sum(check.unverified for check in per_depth),
+        nonfinite=nonfinite,
+        ids_unique=ids_unique,
+        counts_equal=len(verdicts.sample_ids) == declared,
+        per_depth=per_depth,
+        flags=tuple(flags),
+    )
+
+
+def _pooled(name: str, per_depth: Sequence[DepthChecks]) -> float | None:
+    pairs = [(getattr(check, name), check.attacked) for check in per_depth if check.attacked]
+    return sum(share * attacked for share, attacked in pairs) / sum(a for _, a in pairs) if pairs else None
+
+
+def _attack_flags(verdicts: Verdicts, per_depth: Sequence[DepthChecks], *, scoring: str, vacuous: bool) -> list[Flag]:
+    flags: list[Flag] = []
+    if vacuous:
+        message = "eps is 0: nothing may change, so robust accuracy is clean accuracy by definition"
+        return [Flag(code="vacuous_attack", level="note", message=message)]
+    if not any(check.attacked for check in per_depth):
+        flags.append(warned("nothing_attacked", "no sample was attacked, as none was right when clean"))
+    for check in per_depth:
+        where = f"the attack at depth {check.depth}"
+        right = int(np.count_nonzero(~_clean_column(verdicts, scoring, check.depth)))
+        if check.attacked != right:
+            message = f"{where} searched {check.attacked} samples where {right} were right when clean"
+            flags.append(failed("not_attacked", message))
+        if not check.attacked:
+            continue
+        moved, raised = check.moved_share or 0.0, check.raised_share or 0.0
+        if moved < MOVED_OR_RAISED:
+            message = f"{where} moved the pixels of only {moved:.1%} of the attacked samples"
+            flags.append(failed("pixels_not_moved", message))
+        if raised < MOVED_OR_RAISED:
+            message = f"{where} raised its own loss on only {raised:.1%} of the attacked samples"
+            flags.append(failed("loss_not_raised", message))
+        if (check.zero_gradient_share or 0.0) > ZERO_GRADIENTS:
+            message = f"{where} met {check.zero_gradient_share:.1%} image gradients that are exactly zero"
+            flags.append(warned("zero_gradients", f"{message}: robustness may be masked"))
+        if check.unverified:
+            message = f"{where} had {check.unverified} successes that a separate forward did not confirm"
+            flags.append(warned("unverified", f"{message}; they are not counted"))
+        robust = right - int(np.count_nonzero(_broken_when_right(verdicts, scoring, check.depth)))
+        if robust == right:
+            message = f"{where} broke no sample: robust accuracy equals clean accuracy"
+            flags.append(warned("robust_equals_clean", message))
+    return flags
+
+
+def _clean_column(verdicts: Verdicts, scoring: str, depth: int) -> np.ndarray:
+    broken = verdicts.clean_broken(scoring)
+    assert broken is not None, f"the attacked scoring {scoring} was not scored"
+    return np.asarray(broken[:, depth - 1])
+
+
+def _broken_when_right(verdicts: Verdicts, scoring: str, depth: int) -> np.ndarray:
+    broken = verdicts.attack_broken(depth, scoring)
+    assert broken is not None, f"the attacked scoring {scoring} was not scored"
+    return np.asarray(broken[:, depth - 1] & ~_clean_column(verdicts, scoring, depth))
+
+
+def impossible_orderings(depths: Sequence[DepthScores], transfer: Sequence[TransferCell]) -> list[Flag]:
+    """Return a flag for each impossible ordering: robust above clean, worst above a member, roll-up not monotone."""
+    flags: list[Flag] = []
+
+    def refuse(message: str) -> None:
+        flags.append(failed("impossible_ordering", message))
+
+    def at_most(name: str, depth: int, low: tuple[str, Proportion], high: tuple[str, Proportion]) -> None:
+        if low[1].count > high[1].count:
+            refuse(f"{name}, depth {depth}: {low[0]} {low[1].value:.4f} is above {high[0]} {high[1].value:.4f}")
+
+    for name in ("rollup", "direct"):
+        scored = [(d.depth, s) for d in depths if (s := getattr(d, name)) is not None]
+        for depth, scores in scored:
+            worst, clean = ("worst case", scores.worst), ("clean", scores.clean)
+            at_most(name, depth, worst, clean)
+            members = [c.robust for c in transfer if c.scoring == name and c.score_depth == depth]
+            members += [scores.robust] if scores.robust is not None else []
+            for member in members:
+                at_most(name, depth, ("robust", member), clean)
+                at_most(name, depth, worst, ("a member", member))
+    rows = [("clean", [(d.depth, d.rollup.clean.count) for d in depths])]
+    rows += [("worst case", [(d.depth, d.rollup.worst.count) for d in depths])]
+    for attack_depth in sorted({c.attack_depth for c in transfer}):
+        of_attack = [c for c in transfer if c.attack_depth == attack_depth and c.scoring == "rollup"]
+        rows.append((f"attack at depth {attack_depth}", [(c.score_depth, c.robust.count) for c in of_attack]))
+    for name, row in rows:
+        for (shallow, coarse), (deep, fine) in itertools.pairwise(row):
+            if fine > coarse:
+                refuse(f"rollup, {name}: right at depth {deep} more often ({fine}) than at depth {shallow} ({coarse})")
+    return flags
+
+
+def recheck(record: Record) -> list[Flag]:
+    """Return the flags that a record's own figures call for, whatever it says itself."""
+    return impossible_orderings(record.depths, record.transfer)
