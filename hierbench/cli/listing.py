@@ -1,0 +1,140 @@
+"""``hierbench list`` and ``hierbench show``."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from hierbench.cli.common import console
+
+if TYPE_CHECKING:
+    from hierbench.registry import Registry
+
+CATALOGUES = {
+    "models": "hierbench.models.catalogue:MODELS",
+    "backbones": "hierbench.models.backbones:BACKBONES",
+    "attacks": "hierbench.attacks.catalogue:ATTACKS",
+    "defences": "hierbench.defences.catalogue:DEFENCES",
+    "datasets": "hierbench.datasets.catalogue:DATASETS",
+    "hierarchies": "hierbench.hierarchy.catalogue:HIERARCHIES",
+    "protocols": "hierbench.evaluation.protocol:PROTOCOLS",
+}
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("list")(list_names)
+    app.command("show")(show)
+
+
+def catalogue(kind: str) -> Registry[Any]:
+    """Return the registry of one kind; only then is its module imported."""
+    module, _, name = CATALOGUES[kind].partition(":")
+    registry: Registry[Any] = getattr(importlib.import_module(module), name)
+    return registry
+
+
+def list_names(
+    kind: Annotated[str | None, typer.Argument(help=f"{', '.join(CATALOGUES)}; without it all of them.")] = None,
+) -> None:
+    """List the names of one kind, with a word on each."""
+    kinds = list(CATALOGUES) if kind is None else [_kind(kind)]
+    out = console()
+    for one in kinds:
+        entries = list(catalogue(one).items())
+        if kind is None:
+            out.print(f"{one}: {', '.join(name for name, _ in entries) or 'none'}", soft_wrap=True)
+            continue
+        width = max((len(name) for name, _ in entries), default=0)
+        for name, entry in entries:
+            out.print(f"{name:{width}}  {summary(entry)}".rstrip(), soft_wrap=True)
+
+
+def show(name: Annotated[str, typer.Argument(help="A name of any kind; of a tree: dataset/tree.")]) -> None:
+    """Show everything known about one name."""
+    found = [(kind, catalogue(kind).get(name)) for kind in CATALOGUES if name in catalogue(kind)]
+    if not found:
+        raise _unknown(name)
+    out = console()
+    for kind, entry in found:
+        if kind == "hierarchies":
+            from hierbench.cli.hierarchy import draw
+
+            dataset, _, tree = name.partition("/")
+            draw(dataset, tree)
+            continue
+        out.print(f"{name} ({catalogue(kind).kind})", soft_wrap=True)
+        for label, value in facts(entry):
+            out.print(f"  {label}: {value}", soft_wrap=True)
+
+
+def summary(entry: object) -> str:
+    """Return a few words on an entry: its summary or title."""
+    for attribute in ("summary", "title"):
+        text = getattr(entry, attribute, None)
+        if isinstance(text, str) and text:
+            return text
+    return ""
+
+
+def facts(entry: object) -> list[tuple[str, str]]:
+    """Return the fields of an entry that can be shown, in order."""
+    if not dataclasses.is_dataclass(entry):
+        return [("value", str(entry))]
+    shown = []
+    for field in dataclasses.fields(entry):
+        value = getattr(entry, field.name)
+        if field.name == "name" or value is None or value in ("", (), {}) or callable(value):
+            continue
+        if isinstance(value, (tuple, list)):
+            shown += (
+                [(field.name, _words(item)) for item in value] if _is_nested(value) else [(field.name, _words(value))]
+            )
+        else:
+            shown.append((field.name, _words(value)))
+    return shown
+
+
+def _is_nested(values: tuple[Any, ...] | list[Any]) -> bool:
+    return any(dataclasses.is_dataclass(value) for value in values)
+
+
+def _words(value: object) -> str:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        parts = [(f.name, getattr(value, f.name)) for f in dataclasses.fields(value)]
+        return ", ".join(f"{name} {_words(part)}" for name, part in parts if part not in (None, (), ""))
+    if isinstance(value, (tuple, list)):
+        return ", ".join(map(_words, value))
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_words(part)}" for name, part in value.items())
+    return str(value)
+
+
+def _kind(kind: str) -> str:
+    plural = {catalogue_name.removesuffix("s"): catalogue_name for catalogue_name in CATALOGUES} | {
+        "hierarchy": "hierarchies"
+    }
+    kind = plural.get(kind, kind)
+    if kind not in CATALOGUES:
+        from hierbench.errors import InputError
+
+        raise InputError(f"cannot list {kind!r}: {_near(kind, list(CATALOGUES))}")
+    return kind
+
+
+def _unknown(name: str) -> Exception:
+    from hierbench.registry import UnknownNameError
+
+    everything = [known for kind in CATALOGUES for known in catalogue(kind).names()]
+    return UnknownNameError(f"nothing is called {name!r}: {_near(name, everything)}")
+
+
+def _near(name: str, known: list[str]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    return "did you mean " + " or ".join(map(repr, near)) + "?" if near else f"known are {', '.join(known[:8])}"

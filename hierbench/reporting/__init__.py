@@ -1,0 +1,1 @@
+"""Tables and progress displays made from records."""

@@ -1,0 +1,70 @@
+"""Finding records in a folder."""
+
+from __future__ import annotations
+
+import fnmatch
+from dataclasses import dataclass, fields
+from fractions import Fraction
+from pathlib import Path
+
+from hierbench.errors import InputError
+from hierbench.evaluation.records import Record
+from hierbench.evaluation.stored import read_record
+
+
+@dataclass(frozen=True, kw_only=True)
+class Selection:
+    """Which records are wanted: names may be wildcards, None takes all."""
+
+    protocol: str | None = None
+    model: str | None = None
+    dataset: str | None = None
+    tree: str | None = None
+    attack: str | None = None
+    scoring: str | None = None
+    eps: str | None = None
+
+    def takes(self, record: Record) -> bool:
+        """Return whether a record is wanted; a bare defence takes all of its variants."""
+        identity = record.identity
+        names = {
+            "protocol": (identity.protocol.name,),
+            "model": (identity.model.name, identity.model.defence),
+            "dataset": (identity.dataset.name,),
+            "tree": (identity.hierarchy.name,),
+            "attack": (identity.attack.name,),
+            "scoring": (identity.attack.scoring,),
+        }
+        for name, values in names.items():
+            pattern = getattr(self, name)
+            if pattern is not None and not any(fnmatch.fnmatchcase(value, pattern) for value in values):
+                return False
+        return self.eps is None or _same_eps(self.eps, identity.attack.eps)
+
+    def words(self) -> str:
+        """Say what was asked for."""
+        said = [f"--{f.name} {getattr(self, f.name)}" for f in fields(self) if getattr(self, f.name) is not None]
+        return " ".join(said) or "any"
+
+
+def collect_records(folder: Path, selection: Selection) -> list[Record]:
+    """Return the wanted records under a folder, by path; none, or a damaged one, raises ``InputError``."""
+    if folder.is_file():
+        paths = [folder]
+    elif folder.is_dir():
+        paths = sorted(p for p in folder.rglob("*.json") if not p.name.startswith("."))
+    else:
+        raise InputError(f"--records: {folder} does not exist; 'hierbench eval' makes ./hierbench-results")
+    records = [record for record in map(read_record, paths) if selection.takes(record)]
+    if not records:
+        raise InputError(
+            f"--records: no record under {folder} for {selection.words()} ({len(paths)} records are there)"
+        )
+    return records
+
+
+def _same_eps(asked: str, eps: str) -> bool:
+    try:
+        return Fraction(asked) == Fraction(eps)
+    except (ValueError, ZeroDivisionError):
+        raise InputError(f"--eps: {asked!r} is not a fraction such as 4/255") from None
