@@ -1,0 +1,130 @@
+"""Fill the generated blocks of README.md and docs/*.md from committed records; ``--check`` only says what is stale.
+
+A block starts with ``<!-- fill: WHAT -->`` and ends with ``<!-- end fill -->``. WHAT is either the arguments of
+``hierbench table`` (its records are ``leaderboard/records``), ``backbone NAME``, ``training`` or ``digits-eps``.
+No figure in those files is typed by hand:
+
+    python docs/fill.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+from typer.testing import CliRunner
+
+ROOT = Path(__file__).resolve().parent.parent
+RECORDS = ROOT / "leaderboard" / "records"
+BLOCK = re.compile(r"(<!-- fill: (?P<what>[^>]*?) -->\n)(?P<body>.*?)(<!-- end fill -->)", re.DOTALL)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a block is stale")
+    options = parser.parse_args()
+    stale = []
+    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        text = path.read_text(encoding="utf-8")
+        filled = BLOCK.sub(lambda m: f"{m[1]}{make(m['what'])}{m[4]}", text)
+        if filled != text:
+            stale.append(path.relative_to(ROOT))
+            if not options.check:
+                path.write_text(filled, encoding="utf-8")
+    for name in stale:
+        print(f"{name}: {'stale' if options.check else 'filled'}")
+    return 1 if stale and options.check else 0
+
+
+def make(what: str) -> str:
+    """Return the Markdown of one block."""
+    kind, *rest = shlex.split(what)
+    if kind == "table":
+        return run_table(rest)
+    if kind == "backbone":
+        return backbone(rest[0])
+    if kind == "training":
+        return training()
+    if kind == "digits-eps":
+        return digits_eps()
+    raise SystemExit(f"unknown block {what!r}")
+
+
+def run_table(arguments: list[str]) -> str:
+    """Return what ``hierbench table`` prints for the committed records."""
+    from hierbench.cli.app import app
+
+    result = CliRunner().invoke(app, ["table", "--format", "markdown", "--records", str(RECORDS), *arguments])
+    if result.exit_code != 0:
+        raise SystemExit(f"hierbench table {shlex.join(arguments)}: {result.output}{result.exception}")
+    return result.output
+
+
+def share(part: dict[str, Any]) -> str:
+    return f"{100 * part['accuracy']:.1f} [{100 * part['low']:.1f}, {100 * part['high']:.1f}]"
+
+
+def backbone(name: str) -> str:
+    """Return accuracy on known and unseen classes, and the text tower's retrieval."""
+    record = json.loads((ROOT / "weights" / name / "record.json").read_text(encoding="utf-8"))
+    lines = [
+        "| test images | classes | n | leaf, among themselves | chance "
+        "| leaf, all classes | superclass, all classes | chance |",
+        "|---|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    for entry in record["test"]:
+        for group in ("known", "unseen"):
+            if group not in entry:
+                continue
+            part = entry[group]
+            own, whole, above = (part[k] for k in ("among_themselves", "all_classes", "superclass_all_classes"))
+            lines.append(
+                f"| {entry['dataset']} {entry['split']} | {group} | {own['n']} "
+                f"| {share(own)} | {100 * own['chance']:.1f} | {share(whole)} "
+                f"| {share(above)} | {100 * above['chance']:.1f} |"
+            )
+    text = record["text_retrieval"]
+    lines += [
+        "",
+        f"Accuracy in %, Wilson 95 % intervals; seed {record['seed']}, {record['seconds'] / 60:.0f} minutes on "
+        f"{record['threads']} CPU threads. Its text tower finds a noun's synonym at rank 1 of "
+        f"{text['synonym_candidates']} in {100 * text['synonym_recall_at_1']:.0f} % (rank 10: "
+        f"{100 * text['synonym_recall_at_10']:.0f} %), and its hypernym at rank 1 of {text['hypernym_candidates']} in "
+        f"{100 * text['hypernym_recall_at_1']:.0f} % (rank 10: {100 * text['hypernym_recall_at_10']:.0f} %).",
+    ]
+    weak = [e["dataset"] for e in record["test"] if e.get("zero_shot_capable") is False]
+    if weak:
+        lines.append(f"Not zero-shot capable (the interval covers chance): {', '.join(weak)}.")
+    return "\n".join(lines) + "\n"
+
+
+def training() -> str:
+    """Return one line a shipped model: what made it, and what that cost."""
+    lines = ["| model | trained on | eps | steps | images | forwards | minutes |", "|---|---|---|--:|--:|--:|--:|"]
+    for path in sorted((ROOT / "weights").glob("*/training.json")):
+        run = json.loads(path.read_text(encoding="utf-8"))
+        model = json.loads((path.parent / "model.json").read_text(encoding="utf-8"))
+        lines.append(
+            f"| {model['name']} | {model['trained_on']} | {run['threat']['eps']} | {run['steps']} | {run['images']} "
+            f"| {run['forwards']:,} | {run['seconds'] / 60:.1f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def digits_eps() -> str:
+    """Return the curve that chose the eps of digits-v1."""
+    content = json.loads((ROOT / "leaderboard" / "measurements" / "digits-eps.json").read_text(encoding="utf-8"))
+    lines = ["| eps | robust accuracy, % | n |", "|---|--:|--:|"]
+    lines += [f"| {r['eps']} | {share(r)} | {r['n']} |" for r in content["rows"]]
+    return (
+        "\n".join([*lines, "", f"Chosen: {content['chosen']} (`{content['command']}`, seed {content['seed']})."]) + "\n"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
