@@ -68,7 +68,7 @@ def show(name: Annotated[str, typer.Argument(help="A name of any kind; of a tree
             draw(dataset, tree)
             continue
         out.print(f"{name} ({catalogue(kind).kind})", soft_wrap=True)
-        for label, value in facts(entry):
+        for label, value in facts(entry) + (defaults(entry) if kind == "defences" and name != "none" else []):
             out.print(f"  {label}: {value}", soft_wrap=True)
 
 
@@ -97,6 +97,16 @@ def facts(entry: object) -> list[tuple[str, str]]:
         else:
             shown.append((field.name, _words(value)))
     return shown
+
+
+def defaults(entry: Any) -> list[tuple[str, str]]:
+    """Return the settings of a defence and of the recipe with their defaults, as ``--set`` takes them."""
+    from hierbench.defences.settings import TrainingSettings
+
+    kinds = (("set", entry.settings_type()), ("set (recipe)", TrainingSettings))
+    return [
+        (label, f"{field.name}={_words(field.default)}") for label, kind in kinds for field in dataclasses.fields(kind)
+    ]
 
 
 def _is_nested(values: tuple[Any, ...] | list[Any]) -> bool:
