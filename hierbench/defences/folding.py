@@ -58,7 +58,7 @@ def foldable_pairs(tower: nn.Module, embed: Callable[[Tensor], Tensor], pixels: 
 @contextmanager
 def batch_norms_folded(pairs: Sequence[Pair]) -> Iterator[None]:
     """Fold the pairs inside the block and restore the very same weights after it."""
-    kept: list[tuple[nn.Conv2d, nn.BatchNorm2d, Tensor, nn.Parameter | None]] = []
+    kept: list[tuple[nn.Conv2d, nn.BatchNorm2d, Tensor, Tensor | None]] = []
     try:
         for convolution, norm in pairs:
             kept.append((convolution, norm, convolution.weight.data, convolution.bias))

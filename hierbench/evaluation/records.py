@@ -201,7 +201,7 @@ class DepthChecks(Part):
     attacked: Count
     moved_share: Share | None
     raised_share: Share | None
-    """Samples whose final attack loss is above their clean one."""
+    """Samples whose final attack loss is above their clean one, or whose verdict broke."""
     zero_gradient_share: Share | None
     unverified: Count
     """Successes that the separate fp32 forward did not confirm."""

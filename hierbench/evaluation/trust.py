@@ -12,7 +12,8 @@ from hierbench.evaluation.records import Checks, DepthChecks, DepthScores, Flag,
 from hierbench.evaluation.verdicts import AttackVerdicts, Verdicts
 
 MOVED_OR_RAISED = 0.99
-"""An attack is refused unless it moved the pixels, and raised its own loss, on this share of the attacked samples."""
+"""An attack is refused unless it moved the pixels, and raised its own loss or broke the verdict, on this share of the
+attacked samples."""
 ZERO_GRADIENTS = 0.05
 """Share of exactly zero image gradients above which masking is suspected."""
 ROUNDING = 1e-6
@@ -33,10 +34,15 @@ def _share(count: float, of: int) -> float | None:
     return float(count / of) if of else None
 
 
-def _depth_checks(depth: int, attack: AttackVerdicts, effort: Effort) -> DepthChecks:
+def _depth_checks(depth: int, attack: AttackVerdicts, effort: Effort, broke: np.ndarray) -> DepthChecks:
+    """Return the checks of one attacked depth; ``broke`` bool [n] marks samples that were right and no longer are.
+
+    A sample that broke was attacked, whatever its loss says: the random start alone may break one, and a targeted
+    loss may fall while another wrong class wins.
+    """
     searched = attack.searched
     attacked = int(searched.sum())
-    raised = attack.final_loss[searched] > attack.clean_loss[searched]
+    raised = (attack.final_loss[searched] > attack.clean_loss[searched]) | broke[searched]
     return DepthChecks(
         depth=depth,
         attacked=attacked,
@@ -60,7 +66,10 @@ def run_checks(
     transfer: Sequence[TransferCell],
 ) -> Checks:
     """Return the checks of a finished run with their flags; ``eps`` in pixel units of [0, 1]."""
-    per_depth = tuple(_depth_checks(d, verdicts.attacked[d], efforts[d]) for d in verdicts.attacked)
+    per_depth = tuple(
+        _depth_checks(d, verdicts.attacked[d], efforts[d], _broken_when_right(verdicts, scoring, d))
+        for d in verdicts.attacked
+    )
     total = sum(efforts.values(), Effort())
     ids_unique = len(set(verdicts.sample_ids)) == len(verdicts.sample_ids)
     max_linf = max((float(a.linf.max(initial=0.0)) for a in verdicts.attacked.values()), default=0.0)
@@ -120,7 +129,7 @@ def _attack_flags(verdicts: Verdicts, per_depth: Sequence[DepthChecks], *, scori
             message = f"{where} moved the pixels of only {moved:.1%} of the attacked samples"
             flags.append(failed("pixels_not_moved", message))
         if raised < MOVED_OR_RAISED:
-            message = f"{where} raised its own loss on only {raised:.1%} of the attacked samples"
+            message = f"{where} raised its own loss, or broke the verdict, on only {raised:.1%} of the attacked samples"
             flags.append(failed("loss_not_raised", message))
         if (check.zero_gradient_share or 0.0) > ZERO_GRADIENTS:
             message = f"{where} met {check.zero_gradient_share:.1%} image gradients that are exactly zero"

@@ -31,6 +31,22 @@ def test_every_plan_is_named_as_the_record_says(name: str, scoring: str, depth: 
         assert all(stage.optimiser.steps == 20 and stage.restarts == 1 for stage in plan)
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "components"),
+    [
+        ("leaf_pgd", {}, ("pgd-leaf-ce",)),
+        ("superclass_pgd", {}, ("pgd-node-ce",)),
+        ("multilevel_pgd", {}, ("pgd-levels-ce",)),
+        ("multilevel_pgd", {"targeted": True}, ("pgd-node-t",)),
+        ("multilevel_pgd", {"targeted": True, "path": True}, ("pgd-path-t",)),
+        ("multilevel_pgd", {"path": True}, ("pgd-levels-ce",)),
+    ],
+)
+def test_component_names_say_what_ran(name: str, given: dict[str, object], components: tuple[str, ...]) -> None:
+    # They key the draws too: another name is another result.
+    assert ATTACKS.get(name).components(ATTACKS.get(name).settings(given)) == components
+
+
 def test_default_depths() -> None:
     assert ATTACKS.get("leaf_pgd").default_depths(4) == (4,)
     assert ATTACKS.get("superclass_pgd").default_depths(4) == (1, 2, 3, 4)

@@ -66,8 +66,16 @@ def test_one_percent_of_unmoved_or_unraised_is_the_limit(still: int, flagged: bo
     moved[searched[:still]] = False
     assert ("pixels_not_moved" in codes(check(spoil(verdicts, 2, moved=moved)))) == flagged
     loss = verdicts.attacked[2].final_loss.copy()
-    loss[searched[:still]] = 0.0
+    held = np.flatnonzero(verdicts.attacked[2].searched & ~verdicts.attacked[2].broken_rollup[:, 1])
+    loss[held[:still]] = 0.0
     assert ("loss_not_raised" in codes(check(spoil(verdicts, 2, final_loss=loss)))) == flagged
+
+
+def test_a_sample_that_broke_was_attacked_whatever_its_loss_says() -> None:
+    verdicts = sound()
+    loss = verdicts.attacked[2].final_loss.copy()
+    loss[verdicts.attacked[2].broken_rollup[:, 1]] = 0.0
+    assert codes(check(spoil(verdicts, 2, final_loss=loss))) == {}
 
 
 def test_samples_that_were_not_attacked_do_not_count_for_the_attack() -> None:
