@@ -105,13 +105,18 @@ def backbone(name: str) -> str:
 
 def training() -> str:
     """Return one line a shipped model: what made it, and what that cost."""
-    lines = ["| model | trained on | eps | steps | images | forwards | minutes |", "|---|---|---|--:|--:|--:|--:|"]
+    lines = [
+        "| model | trained on | eps | steps | rate | images | forwards | minutes | collapse guards raised |",
+        "|---|---|---|--:|--:|--:|--:|--:|---|",
+    ]
     for path in sorted((ROOT / "weights").glob("*/training.json")):
         run = json.loads(path.read_text(encoding="utf-8"))
         model = json.loads((path.parent / "model.json").read_text(encoding="utf-8"))
+        given, done = run["given"], run["run"]
         lines.append(
-            f"| {model['name']} | {model['trained_on']} | {run['threat']['eps']} | {run['steps']} | {run['images']} "
-            f"| {run['forwards']:,} | {run['seconds'] / 60:.1f} |"
+            f"| {model['name']} | {model['trained_on']} | {given['threat']['eps']} | {done['steps']} "
+            f"| {given['training']['learning_rate']} | {done['images']:,} | {done['forwards']:,} "
+            f"| {done['seconds'] / 60:.1f} | {', '.join(done['guards'].get('flags', [])) or 'none'} |"
         )
     return "\n".join(lines) + "\n"
 

@@ -61,7 +61,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run(arguments: Sequence[str], *, debug: bool = False) -> int:
     """Run one command and return its exit code; an error is one line on stderr, and its traceback with ``debug``."""
-    warnings.showwarning = _show_warning
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        return _run(arguments, debug=debug)
+
+
+def _run(arguments: Sequence[str], *, debug: bool) -> int:
     try:
         result = app(args=list(arguments), prog_name="hierbench", standalone_mode=False)
         sys.stdout.flush()

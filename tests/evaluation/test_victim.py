@@ -13,7 +13,7 @@ import torch
 from evaluation.toy_cell import LEVELS, toy_cell
 from hierbench.attacks.catalogue import ATTACKS
 from hierbench.attacks.threat import ThreatModel
-from hierbench.evaluation.cell import Cell
+from hierbench.evaluation.cell import Cell, Chunk
 from hierbench.evaluation.runner import run_cell
 from hierbench.evaluation.verdicts import read_verdicts
 from hierbench.evaluation.victim import EngineVictim
@@ -84,6 +84,25 @@ def test_clean_verdicts_are_those_of_the_model(tmp_path: Path) -> None:
     assert verdicts.clean.broken_direct is not None
     direct = logits[:, 4:].argmax(axis=1) != np.array(LEVELS[0])[verdicts.labels]
     assert verdicts.clean.broken_direct[:, 0].tolist() == direct.tolist()
+
+
+def test_the_model_gets_pixels_in_the_unit_range(tmp_path: Path) -> None:
+    cell = engine_cell(tmp_path)
+    assert isinstance(cell.victim, EngineVictim)
+    seen: list[torch.Tensor] = []
+    model = linear_model()
+
+    def looking(pixels: torch.Tensor) -> torch.Tensor:
+        seen.append(pixels.detach().clone())
+        return model(pixels)
+
+    images = cell.images.pixels(np.arange(8))
+    images[0, 0, 0, 0], images[0, 0, 0, 1] = 0, 255
+    chunk = Chunk(images, cell.images.labels[:8], cell.images.ids[:8], np.zeros(8, dtype=bool))  # type: ignore[arg-type]
+    dataclasses.replace(cell.victim, forward=looking).clean(chunk)
+    assert seen[0].dtype == torch.float32
+    assert torch.equal(seen[0][:8], images.float() / 255)
+    assert (float(seen[0].min()), float(seen[0].max())) == (0.0, 1.0)
 
 
 def test_eps_zero_is_clean_and_eps_one_breaks_all(tmp_path: Path) -> None:
