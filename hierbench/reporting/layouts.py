@@ -11,7 +11,7 @@ from hierbench.reporting.table import Report, Table, Value
 BOUNDED = "≤"
 Matrix = dict[tuple[int, int], TransferCell]
 """Transfer cells by (attacked depth, scored depth)."""
-GREY_NOTE = "grey: clean direct accuracy is under 50 % at this depth"
+GREY_NOTE = "grey or italic: clean direct accuracy is under 50 % at this depth"
 DEPTH_COLUMNS = (
     "depth", "nodes", "chance", "majority", "clean", "robust", "worst", "relative", "success", "severity", "AHD",
 )  # fmt: skip
