@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from hierbench.attacks.pgd import step_size
 from hierbench.attacks.threat import ThreatModel
 from hierbench.datasets.catalogue import get_spec
 from hierbench.datasets.load import load_images
@@ -204,6 +205,7 @@ def _resolved(plan: Plan, identity: Identity, device: torch.device) -> Settings:
         "template": plan.template,
         "attack": plan.attack.name,
         **{f"settings.{name}": value for name, value in plan.settings.items()},
+        **_step_length(plan),
         "norm": plan.norm,
         "eps": identity.attack.eps,
         "scoring": plan.scoring,
@@ -215,6 +217,14 @@ def _resolved(plan: Plan, identity: Identity, device: torch.device) -> Settings:
         "device": str(device),
         "loss_reduction": "sum",
     }
+
+
+def _step_length(plan: Plan) -> Settings:
+    """Return the step length in pixel units that the setting ``alpha`` means, where the attack has one."""
+    alpha, steps = plan.settings.get("alpha"), plan.settings.get("steps")
+    if not isinstance(alpha, str) or not isinstance(steps, int):
+        return {}
+    return {"step_length": step_size(alpha, threat=ThreatModel(plan.norm, plan.eps), steps=steps)}
 
 
 def _seen_hash(name: str) -> str:

@@ -50,7 +50,8 @@ def test_commands_exist(page: Path) -> None:
     from hierbench.cli.app import app
 
     known = get_command(app).commands  # type: ignore[attr-defined]
-    for line in re.findall(r"^\s*hierbench (?:.*)$", page.read_text(encoding="utf-8"), re.MULTILINE):
+    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL))
+    for line in re.findall(r"^hierbench .*$", blocks, re.MULTILINE):
         words = line.split("#")[0].split()
         assert words[1] in known, line
         if words[1] == "hierarchy":

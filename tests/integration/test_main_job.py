@@ -97,7 +97,7 @@ def test_text_is_encoded_once(tmp_path: Path) -> None:
         (["--attack", "superclas_pgd"], "did you mean 'superclass_pgd'"),
         (["--dataset", "digit"], "did you mean 'digits'"),
         (["--tree", "stroke"], "did you mean 'strokes'"),
-        (["--depth", "4"], "1 to 3"),
+        (["--depth", "4"], "depths 1 (coarsest) to 3 (leaves)"),
         (["--eps", "4"], "did you mean 4/255?"),
         (["--eps", "nan"], "--eps"),
         (["--limit", "0"], "--limit"),
