@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
@@ -55,8 +56,8 @@ def _hub_files(spec: DatasetSpec, source: SplitSource) -> list[Path]:
     if spec.hub_id is None:
         raise InputError(f"dataset {spec.name}: it is on no hub; name its folder with --data-root")
     from huggingface_hub import HfApi, hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError
 
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it reports each retry; one line says it all
     advice = f"dataset {spec.name}: cannot be fetched from the Hub ({spec.hub_id}); name a local copy with --data-root"
     try:
         listed = HfApi().list_repo_files(spec.hub_id, repo_type="dataset", revision=spec.hub_revision)
@@ -64,5 +65,17 @@ def _hub_files(spec: DatasetSpec, source: SplitSource) -> list[Path]:
         if not names:
             raise InputError(f"dataset {spec.name}: {spec.hub_id} holds no {source.prefix}-*.parquet")
         return [Path(hf_hub_download(spec.hub_id, n, repo_type="dataset", revision=spec.hub_revision)) for n in names]
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    except _transport_errors() as error:
         raise InputError(f"{advice} ({type(error).__name__})") from None
+
+
+def _transport_errors() -> tuple[type[Exception], ...]:
+    """Return what the Hub's client raises when it cannot deliver; newer versions speak through httpx."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    known: tuple[type[Exception], ...] = (HfHubHTTPError, OSError, ValueError)
+    try:
+        import httpx
+    except ImportError:
+        return known
+    return (*known, httpx.HTTPError)

@@ -173,3 +173,44 @@ def test_the_real_files_are_read(data_root: Path) -> None:
 def decode_first(path: Path) -> np.ndarray:
     data = pq.read_table(path)["img"][0].as_py()["bytes"]
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).transpose(2, 0, 1)
+
+
+def test_without_a_data_root_files_come_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Hub's own listing and folder names; only the transport is replaced."""
+    import huggingface_hub
+
+    stored = write_cifar100(tmp_path)
+    asked: list[tuple[str, str | None]] = []
+
+    class Api:
+        def list_repo_files(self, repo: str, *, repo_type: str, revision: str | None) -> list[str]:
+            asked.append((f"{repo} {repo_type}", revision))
+            return ["README.md", "cifar100/train-00000-of-00001.parquet", "cifar100/test-00000-of-00001.parquet"]
+
+    def download(repo: str, name: str, *, repo_type: str, revision: str | None) -> str:
+        asked.append((name, revision))
+        return str(stored)
+
+    monkeypatch.delenv("HIERBENCH_DATA_ROOT", raising=False)
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    assert len(load_images("cifar100")) == 6
+    assert asked == [("uoft-cs/cifar100 dataset", None), ("cifar100/test-00000-of-00001.parquet", None)]
+
+
+@pytest.mark.parametrize("kind", ["OSError", "httpx"])
+def test_an_unreachable_hub_says_what_to_do(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    import huggingface_hub
+
+    error: Exception = ConnectionError("no route to host")
+    if kind == "httpx":
+        error = pytest.importorskip("httpx").ConnectError("no route to host")
+
+    class Api:
+        def list_repo_files(self, *_: object, **__: object) -> list[str]:
+            raise error
+
+    monkeypatch.delenv("HIERBENCH_DATA_ROOT", raising=False)
+    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
+    with pytest.raises(InputError, match="cannot be fetched from the Hub .* --data-root"):
+        load_images("cifar100")

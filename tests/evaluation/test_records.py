@@ -59,7 +59,9 @@ def change(data: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     [
         ("depths.0.rollup.clean.value", float("nan")),
         ("cost.seconds", float("inf")),
-        ("depths.0.rollup.clean.value", "0.5"),
+        ("cost.seconds", "1.5"),
+        ("counts.scored", "40"),
+        ("counts.scored", 40.0),
         ("depths.0.rollup.clean.value", 97.5),
         ("depths.0.rollup.clean.count", 41),
         ("depths.0.rollup.clean.high", 0.1),

@@ -166,7 +166,7 @@ def test_a_strangers_name_is_shown_and_does_nothing(record: Record, form: str) -
     if form == "rich":
         assert "[red]x[/red]" in text
     if form == "markdown":
-        assert "<script>" not in text
+        assert "<" not in text
         cells = next(line for line in text.splitlines() if "calc" in line)
         assert len(re.findall(r"(?<!\\)\|", cells)) == 5 + 3 * 2 + 1
     if form == "latex":
