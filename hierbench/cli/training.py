@@ -118,8 +118,26 @@ def run_training(request: TrainRequest, *, report: PhaseReport, should_stop: Cal
             **settings.as_dict(),
             **training.as_dict(),
         },
+        guards=flat_guards(result.record["run"]["guards"]),
+        guard_flags=tuple(result.record["run"]["guards"].get("flags", ())),
+        backbone_hash=result.record["given"]["backbone"]["weights"],
     )
     return save_model(trained_model, folder, extra={"record": "training.json"})
+
+
+def flat_guards(guards: Mapping[str, Any]) -> dict[str, float]:
+    """Return the numbers among a training's collapse guards, nested ones as ``group/name``.
+
+    >>> flat_guards({"flags": [], "tau": 0.5, "text_radius": {"leaf": 0.4}})
+    {'tau': 0.5, 'text_radius/leaf': 0.4}
+    """
+    flat: dict[str, float] = {}
+    for name, value in guards.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{name}/{inner}": float(number) for inner, number in value.items()}
+        elif isinstance(value, int | float):
+            flat[name] = float(value)
+    return flat
 
 
 def split_settings(

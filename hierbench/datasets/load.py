@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 from pathlib import Path
@@ -70,12 +71,13 @@ def _hub_files(spec: DatasetSpec, source: SplitSource) -> list[Path]:
 
 
 def _transport_errors() -> tuple[type[Exception], ...]:
-    """Return what the Hub's client raises when it cannot deliver; newer versions speak through httpx."""
+    """Return what the Hub's client raises when it cannot deliver; newer versions speak through other clients."""
     from huggingface_hub.errors import HfHubHTTPError
 
     known: tuple[type[Exception], ...] = (HfHubHTTPError, OSError, ValueError)
-    try:
-        import httpx
-    except ImportError:
-        return known
-    return (*known, httpx.HTTPError)
+    for client in ("httpx", "httpx2"):  # the newer versions' transports, whose errors are no OSError
+        try:
+            known = (*known, importlib.import_module(client).HTTPError)
+        except ImportError:
+            continue
+    return known

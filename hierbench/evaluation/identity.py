@@ -64,6 +64,8 @@ class ModelIdentity(Part):
     """Settings the defence was trained with, as its model file states them."""
     guards: dict[str, float] | None = None
     """Collapse guards: norms per level, spread of text norms, shares clipped and skipped."""
+    guard_flags: tuple[Name, ...] = ()
+    """Guards beyond their limits at the end of training."""
 
 
 class DatasetIdentity(Part):

@@ -226,6 +226,7 @@ class _Run:
             depths=depths,
             transfer=transfer,
         )
+        checks = checks.model_copy(update={"flags": checks.flags + trust.guard_warnings(identity.model.guard_flags)})
         seen = None
         if cell.seen is not None:
             seen = scores.seen_parts(verdicts, cell.class_ids, cell.seen, identity.attack.scoring)

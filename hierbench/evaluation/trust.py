@@ -30,6 +30,21 @@ def warned(code: str, message: str) -> Flag:
     return Flag(code=code, level="warning", message=message)
 
 
+def guard_warnings(flags: Sequence[str]) -> tuple[Flag, ...]:
+    """Return a warning for each collapse guard that a model's training raised."""
+    return tuple(
+        warned("collapse_guard", f"training raised the collapse guard {flag}: {_GUARDS.get(flag, 'see its record')}")
+        for flag in flags
+    )
+
+
+_GUARDS = {
+    "norm_order": "on over 20 % of the tree's edges the parent lies further from the origin than its child",
+    "clipped": "over 5 % of the tangent vectors were clipped",
+    "ball_margin": "points reached the margin of the ball",
+}
+
+
 def _share(count: float, of: int) -> float | None:
     return float(count / of) if of else None
 

@@ -108,6 +108,9 @@ def info_of(content: dict[str, Any]) -> ModelInfo:
         trained_on=content.get("trained_on"),
         seen=content.get("seen"),
         settings=dict(content.get("settings") or {}),
+        guards={str(k): float(v) for k, v in dict(content.get("guards") or {}).items()},
+        guard_flags=tuple(str(flag) for flag in content.get("guard_flags") or ()),
+        backbone_hash=content["backbone_hash"],
     )
 
 
@@ -125,7 +128,12 @@ def read_model(folder: Path, *, backbone: str | None = None) -> ZeroShotModel:
     from hierbench.models.heads import head_from_config
 
     content = read_description(folder)
-    info = info_of(content)
+    try:
+        info = info_of(content)
+    except (TypeError, ValueError):
+        raise InputError(
+            f"{folder / MODEL_FILE}: fields 'settings', 'guards' and 'guard_flags' are not as written"
+        ) from None
     if info.backbone.startswith("local-dir:") and backbone is None:
         raise InputError(
             f"{folder / MODEL_FILE}: its backbone is a folder; name that with --backbone local-dir:<folder>"

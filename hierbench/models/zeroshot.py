@@ -32,6 +32,12 @@ class ModelInfo:
     seen: str | None = None
     """Class split that says which classes were kept from all training."""
     settings: dict[str, Any] = field(default_factory=dict)
+    guards: dict[str, float] = field(default_factory=dict)
+    """Collapse guards measured at the end of its training."""
+    guard_flags: tuple[str, ...] = ()
+    """Those of them that are beyond their limits."""
+    backbone_hash: str | None = None
+    """Content hash of the backbone it was made from."""
 
 
 class ZeroShotModel(nn.Module):
