@@ -14,6 +14,7 @@ from torch import Tensor
 from hierbench.datasets.load import load_images
 from hierbench.hierarchy.tree import Hierarchy
 from hierbench.models.layout import NodeLayout
+from hierbench.models.zeroshot import ModelInfo
 
 
 class FakeModel:
@@ -27,10 +28,15 @@ class FakeModel:
     def __init__(self, name: str = "clip") -> None:
         self.name = name
         defence = name.partition(".")[0].replace("clip", "none")
-        self.info = SimpleNamespace(
-            name=name, defence=defence, variant="", trained_on=None if defence == "none" else "digits", seen="seen-v1",
+        self.info = ModelInfo(
+            name=name,
+            defence=defence,
+            variant="",
+            backbone=self.backbone,
+            trained_on=None if defence == "none" else "digits",
+            seen="seen-v1",
             settings={"eps": "16/255", "nested": {"a": [1, 2]}},
-        )  # fmt: skip
+        )
 
     def to(self, device: Any) -> FakeModel:
         return self

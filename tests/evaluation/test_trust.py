@@ -171,3 +171,9 @@ def test_a_transfer_row_that_is_not_monotone_is_named(tmp_path: Path) -> None:
     at = next(i for i, c in enumerate(cells) if c.scoring == "rollup" and (c.attack_depth, c.score_depth) == (1, 2))
     cells[at] = cells[at].model_copy(update={"robust": share(39)})
     assert any("attack at depth 1" in flag.message for flag in trust.impossible_orderings(record.depths, cells))
+
+
+def test_a_collapse_guard_of_the_training_is_a_warning() -> None:
+    assert trust.guard_warnings(()) == ()
+    (flag,) = trust.guard_warnings(("norm_order",))
+    assert flag.level == "warning" and "parent" in flag.message

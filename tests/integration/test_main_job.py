@@ -122,6 +122,8 @@ def test_real_images_at_five_depths(tmp_path: Path, data_root: Path, model: str)
     assert [d.nodes for d in record.depths] == [2, 4, 8, 20, 100]
     assert not record.checks.failed
     assert record.identity.model.name == ("clip" if model == "clip" else f"{model}.tiny")
+    raised = {flag.code for flag in record.checks.flags}
+    assert ("collapse_guard" in raised) == bool(record.identity.model.guard_flags)
     assert record.seen is not None and {p.part for p in record.seen} == {"known", "unseen"}
 
 
