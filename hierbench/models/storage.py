@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,7 @@ def save_model(model: ZeroShotModel, folder: Path, *, half: bool = True, extra: 
     from hierbench.models.backbones import load_backbone
 
     base = load_backbone(model.info.backbone)
+    model.info = replace(model.info, backbone_hash=base.weights_hash)
     if half:
         _round_to_half(model)
     reference = {f"clip.{k}": v for k, v in base.clip.state_dict().items()}
@@ -49,7 +50,6 @@ def save_model(model: ZeroShotModel, folder: Path, *, half: bool = True, extra: 
     description = {
         "format": FORMAT,
         **asdict(model.info),
-        "backbone_hash": base.weights_hash,
         "weights_hash": model.weights_hash,
         "head": model.head.config(),
         **(extra or {}),
