@@ -26,7 +26,8 @@ from hierbench.defences.order import numpy_stream, plan_batches
 from hierbench.defences.schedule import rate_at, warmup_steps
 from hierbench.defences.settings import HierAFTSettings, TeCoASettings, TrainingSettings
 from hierbench.defences.trainlog import TrainLog
-from hierbench.errors import InputError
+from hierbench.defences.weights import select_weights
+from hierbench.errors import HierbenchError, InputError
 
 
 @pytest.mark.parametrize(
@@ -260,3 +261,14 @@ def test_a_tower_whose_convolution_feeds_two_readers_is_left_alone() -> None:
 
     tower = Forked().eval()
     assert foldable_pairs(tower, tower, torch.rand(2, 1, 6, 6)) == []
+
+
+def test_gradients_are_kept_for_what_trains_only() -> None:
+    model: Any = SmallModel()
+    weights = select_weights(model, ("visual",))
+    wanted = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert wanted == set(weights.named) == {name for name, _ in model.named_parameters() if name.startswith("visual.")}
+    with pytest.raises(HierbenchError, match="cannot train 'text_tower'"):
+        select_weights(model, ("text_tower",))
+    with pytest.raises(HierbenchError, match="no parameters in scope 'head'"):
+        select_weights(model, ("head",))

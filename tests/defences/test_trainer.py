@@ -197,7 +197,7 @@ def test_a_killed_run_ends_in_the_same_bits(tmp_path: Path, name: str, optimiser
     assert same(tensors(again.model), want)
 
 
-def test_seeds_and_threads_of_randomness_matter(tmp_path: Path) -> None:
+def test_a_run_repeats_and_its_seed_matters(tmp_path: Path) -> None:
     first = tensors(run(tmp_path / "a").model)
     assert same(tensors(run(tmp_path / "b").model), first)
     assert not same(tensors(run(tmp_path / "c", seed=4).model), first)
