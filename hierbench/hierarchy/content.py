@@ -37,7 +37,7 @@ def node_content(node: Node) -> Content:
 
 
 def hierarchy_content(hierarchy: Hierarchy) -> Content:
-    """Return what a file of this hierarchy holds, its hash included."""
+    """Return what a file of this hierarchy holds, its hash included; without choices there is no such field."""
     content: Content = {
         "format": FORMAT,
         "dataset": hierarchy.dataset,
@@ -48,6 +48,7 @@ def hierarchy_content(hierarchy: Hierarchy) -> Content:
         "source": hierarchy.source,
         "licence": hierarchy.licence,
         "levelling": hierarchy.levelling,
+        **({"choices": list(hierarchy.choices)} if hierarchy.choices else {}),
         "classes": [leaf.id for leaf in hierarchy.leaves],
         "nodes": [node_content(node) for node in hierarchy.nodes],
         "levels": [list(level.ids) for level in hierarchy.levels],

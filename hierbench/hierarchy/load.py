@@ -41,6 +41,8 @@ def hierarchy_from_content(content: object, *, where: str, classes: Sequence[str
     fields = checked_fields(content, where=where)
     for name in ("title", "description", "source", "licence", "levelling"):
         check_line(getattr(fields, name), field=name, where=where)
+    for line in fields.choices:
+        check_line(line, field="choices", where=where)
     nodes = [Node(node.id, node.parent, node.name, node.noun, node.wordnet or None) for node in fields.nodes]
     check_names(nodes, where=where)
     positions, parent = check_tree(nodes, where=where)
@@ -64,6 +66,7 @@ def hierarchy_from_content(content: object, *, where: str, classes: Sequence[str
         nodes=tuple(nodes),
         levels=levels,
         shape=shape,
+        choices=tuple(fields.choices),
     )
 
 

@@ -67,6 +67,12 @@ class FileFields(BaseModel):
     source: Line = Field(description="Where the tree comes from, every choice made in building it included.")
     licence: Line = Field(description="The licence of the tree, as an SPDX identifier where there is one.")
     levelling: Line = Field(description="The rule by which nodes became levels.")
+    choices: Annotated[list[Line], FailFast()] = Field(
+        default=[],
+        min_length=1,
+        max_length=MAX_NODES,
+        description="What a builder had to decide, one line a decision: second parents dropped, senses picked.",
+    )
     # Fail fast: a file of a million wrong entries must not become a million findings.
     classes: Annotated[list[NodeId], FailFast()] = Field(
         min_length=2, max_length=MAX_NODES, description="The leaves' ids, in the data set's label order."
@@ -94,7 +100,7 @@ def json_schema() -> dict[str, object]:
     for fields in (body, *definitions.values()):
         for name, field in fields["properties"].items():
             field.pop("title", None)
-            if name == "wordnet":
+            if name in ("wordnet", "choices"):
                 # Left out where there is none: the empty default is the reader's, no value a file may hold.
                 field.pop("default", None)
         fields.pop("title", None)

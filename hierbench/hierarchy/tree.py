@@ -85,6 +85,8 @@ class Hierarchy:
     nodes: tuple[Node, ...] = field(repr=False)
     levels: tuple[Level, ...] = field(repr=False)
     shape: TreeShape = field(repr=False)
+    choices: tuple[str, ...] = field(default=(), repr=False)
+    """What its builder had to decide, one line a decision."""
 
     @property
     def leaves(self) -> tuple[Node, ...]:

@@ -1,0 +1,1 @@
+"""Builders of class trees from sources other than an outline."""
