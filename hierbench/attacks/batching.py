@@ -31,14 +31,14 @@ class Cost:
 
 
 def ladder(batch_size: int) -> tuple[int, ...]:
-    """Return the batch sizes in use, largest first: the given one, halved down to 8 or its last whole half.
+    """Return the batch sizes in use, largest first: the given one, its halves down to 8, and three quarters of each.
 
-    >>> ladder(128), ladder(100), ladder(7)
-    ((128, 64, 32, 16, 8), (100, 50, 25, 12), (7,))
+    >>> ladder(128), ladder(40), ladder(7)
+    ((128, 96, 64, 48, 32, 24, 16, 12, 8), (40, 30, 20, 15, 10), (7,))
     """
     sizes = [batch_size]
     while sizes[-1] // 2 >= SMALLEST_BATCH:
-        sizes.append(sizes[-1] // 2)
+        sizes += [sizes[-1] * 3 // 4, sizes[-1] // 2]
     return tuple(sizes)
 
 
@@ -46,7 +46,7 @@ def fitting_size(rows: int, batch_size: int) -> int:
     """Return the smallest size of the ladder that holds ``rows``, or the largest there is.
 
     >>> [fitting_size(rows, 128) for rows in (1, 8, 9, 65, 500)]
-    [8, 8, 16, 128, 128]
+    [8, 8, 12, 96, 128]
     """
     return min((size for size in ladder(batch_size) if size >= rows), default=batch_size)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hierbench.attacks.batching import Cost, Forward
 from hierbench.attacks.threat import ThreatModel
-from hierbench.attacks.verdict import Criterion
+from hierbench.attacks.verdict import Criterion, DepthsBroken
 
 
 class Progress(NamedTuple):
@@ -49,6 +49,9 @@ class Chunk:
     clean_logits: Tensor
     threat: ThreatModel
     criterion: Criterion
+    """At the attacked depth; of a pooled search, the leaves."""
+    every_depth: DepthsBroken | None
+    """Set in a pooled search: every image is scored at every depth."""
     batch_size: int
     device: torch.device
     progress: ProgressCallback | None

@@ -16,11 +16,12 @@ from hierbench.attacks.chunk import Chunk, GradientCount, Progress, ProgressCall
 from hierbench.attacks.ledger import NOT_FOUND, Ledger
 from hierbench.attacks.noise import NoiseSource
 from hierbench.attacks.optimiser import Stage
+from hierbench.attacks.passes import Passes
 from hierbench.attacks.precision import exact_float32
 from hierbench.attacks.result import AttackResult, Severity
 from hierbench.attacks.search import StageSearch
 from hierbench.attacks.threat import ThreatModel
-from hierbench.attacks.verdict import Criterion, Scoring
+from hierbench.attacks.verdict import Criterion, DepthsBroken, Scoring, coarsest_broken
 from hierbench.attacks.verify import Judgement, Verification, judge, verify
 from hierbench.errors import HierbenchError
 from hierbench.models.layout import NodeLayout
@@ -43,6 +44,7 @@ def run_attack(
     seed: int,
     dataset: str,
     attack_name: str,
+    pooled: bool = False,
     full_budget: NDArray[np.bool_] | Tensor | None = None,
     clean_logits: Tensor | None = None,
     device: torch.device | str | None = None,
@@ -64,6 +66,9 @@ def run_attack(
         layout: which logit belongs to which node.
         threat: norm and radius; radius 0 gives the clean images back.
         depth, scoring: where the verdict is taken.
+        pooled: score every image at every depth and keep, for each sample, the image that breaks the coarsest one. A
+            sample leaves a stage when the stage's own depth broke. Roll-up only, where the cuts are nested, and at
+            the leaves' depth: the worst case over all depths in one search (METHODS.md 1, 2).
         batch_size: the largest batch.
         seed, dataset, attack_name: key of the draws.
         full_budget: bool [n]: samples searched to the end even after their first success, for severity.
@@ -78,6 +83,8 @@ def run_attack(
     device = torch.device(device) if device is not None else images.device
     layout = layout.to(device)
     labels = torch.as_tensor(labels, dtype=torch.long).to(device)
+    if pooled and (scoring != "rollup" or depth != layout.num_depths):
+        raise ValueError("a pooled search needs roll-up scoring and the leaves' depth")
     in_full = np.zeros(len(images), dtype=np.bool_) if full_budget is None else np.asarray(full_budget, dtype=np.bool_)
     _check(images, labels, sample_ids, plan, layout, batch_size, in_full)
     criterion = Criterion(layout, depth, scoring)
@@ -94,6 +101,7 @@ def run_attack(
             clean_logits=clean_logits.to(device),
             threat=threat,
             criterion=criterion,
+            every_depth=DepthsBroken.of(layout) if pooled else None,
             batch_size=batch_size,
             device=device,
             progress=progress,
@@ -101,12 +109,15 @@ def run_attack(
             gradients=GradientCount(),
         )
         clean = judge(chunk.clean_logits, labels, layout)
-        right = ~clean.broken[scoring][:, depth - 1].cpu().numpy()
-        ledger = Ledger(images, searched=right if threat.eps else np.zeros_like(right), full_budget=in_full)
+        level = _levels(clean, chunk)
+        right = level > (1 if pooled else depth)
+        searched = right if threat.eps else np.zeros_like(right)
+        ledger = Ledger(images, searched=searched, full_budget=in_full, clean_level=level)
+        passes = Passes(forward=forward, layout=layout, cost=cost, part=batch_size)
         for index, stage in enumerate(plan):
             attack = f"{attack_name}/{stage.component}"
             noise = NoiseSource(seed=seed, dataset=dataset, attack=attack, sample_ids=tuple(sample_ids))
-            StageSearch(chunk=chunk, ledger=ledger, stage=stage, index=index, noise=noise).run()
+            StageSearch(chunk=chunk, ledger=ledger, stage=stage, index=index, noise=noise, passes=passes).run()
         return _conclude(attack_name, plan, chunk, ledger, clean, began)
 
 
@@ -123,7 +134,8 @@ def _conclude(
         )
     clean_loss, final_loss = _own_losses(plan, ledger, chunk, final.judgement.logits)
     depth, scoring = chunk.criterion.depth, chunk.criterion.scoring
-    breaks = final.judgement.broken[scoring][:, depth - 1].cpu().numpy()
+    level = _levels(final.judgement, chunk)
+    breaks = ledger.searched & (level < ledger.clean_level)
     return AttackResult(
         attack=attack_name,
         components=tuple(stage.component for stage in plan),
@@ -137,7 +149,7 @@ def _conclude(
         clean_broken=_host(clean.broken),
         broken=_host(final.judgement.broken),
         searched=ledger.searched,
-        broken_by=np.where(ledger.searched & breaks, ledger.stage, NOT_FOUND),
+        broken_by=np.where(breaks, ledger.stage, NOT_FOUND),
         steps_used=ledger.steps_used,
         clean_loss=clean_loss,
         final_loss=final_loss,
@@ -146,7 +158,7 @@ def _conclude(
         linf=final.linf.numpy(),
         l2=final.l2.numpy(),
         nonfinite=ledger.nonfinite | (clean.nonfinite | final.judgement.nonfinite).cpu().numpy(),
-        unverified=ledger.success & ~breaks,
+        unverified=level > ledger.level,
         severity=severity,
         gradients=chunk.gradients.total,
         zero_gradients=chunk.gradients.zero,
@@ -156,6 +168,14 @@ def _conclude(
         padding=chunk.cost.padding,
         seconds=time.perf_counter() - began,
     )
+
+
+def _levels(judgement: Judgement, chunk: Chunk) -> NDArray[np.int64]:
+    """Return long [n]: the coarsest of the depths in question that is broken, D + 1 where none is."""
+    broken, depth = judgement.broken[chunk.criterion.scoring], chunk.criterion.depth
+    if chunk.every_depth is not None:
+        return np.asarray(coarsest_broken(broken).cpu().numpy())
+    return np.where(broken[:, depth - 1].cpu().numpy(), depth, chunk.criterion.layout.num_depths + 1)
 
 
 def _verified(chunk: Chunk, candidates: Tensor) -> Verification:
@@ -216,12 +236,21 @@ def _own_losses(
         aims = stage.objective.aims(chunk.clean_logits, chunk.labels, layout)
         run = torch.from_numpy(ledger.run[rows] % aims.shape[1]).to(chunk.device)
         own = aims[at, run]
-        for row, given in enumerate((chunk.clean_logits, logits)):
+        given = (chunk.clean_logits[at], logits[at])
+        if stage.forward is not None:  # its own columns were never verified, so they are computed here
+            given = (_seen(stage, chunk, chunk.images[rows]), _seen(stage, chunk, ledger.adversarial[rows]))
+        for row, columns in enumerate(given):
             with torch.no_grad():
-                losses[row, rows] = stage.objective.loss(given[at], own, layout).float().cpu().numpy()
+                losses[row, rows] = stage.objective.loss(columns, own, layout).float().cpu().numpy()
     # A model that answers NaN has not answered: for the attack that is the highest loss there is.
     losses[1, ledger.searched & ~np.isfinite(losses[1])] = np.inf
     return losses[0], losses[1]
+
+
+def _seen(stage: Stage, chunk: Chunk, images: Tensor) -> Tensor:
+    """Return what a stage's own forward gives for some images."""
+    assert stage.forward is not None
+    return forward_rows(stage.forward, images, batch_size=chunk.batch_size, device=chunk.device, cost=chunk.cost)
 
 
 def _host(values: Mapping[Scoring, Tensor]) -> dict[Scoring, NDArray[Any]]:

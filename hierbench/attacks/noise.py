@@ -69,6 +69,33 @@ class RowNoise:
         ]
         return torch.from_numpy(np.stack(rows)).view(len(rows), *shape)
 
+    def signs(self, count: int, *, draw: int) -> Tensor:
+        """Return float32 [rows, count] of -1 and 1, on the CPU."""
+        rows = [
+            np.unpackbits(self.source.bits(sample, restart, count=-(-count // 64), draw=draw).view(np.uint8))[:count]
+            for sample, restart in zip(self.samples, self.restarts, strict=True)
+        ]
+        return torch.from_numpy(np.stack(rows).astype(np.float32) * 2 - 1)
+
+    def blocks(self, blocks: Sequence[int], *, rows: int, columns: int) -> Tensor:
+        """Return float32 [len(self), rows, columns], uniform in (-1, 1): block b of each row's own stream.
+
+        Blocks let an optimiser of thousands of steps draw a few dozen steps at once.
+        """
+        made = [
+            _unit_cube(self.source, sample, restart, rows * columns, block)
+            for sample, restart, block in zip(self.samples, self.restarts, blocks, strict=True)
+        ]
+        return torch.from_numpy(np.stack(made)).view(len(made), rows, columns)
+
+    def take(self, positions: Sequence[int]) -> RowNoise:
+        """Return the draws of some of the rows."""
+        return RowNoise(
+            source=self.source,
+            samples=tuple(self.samples[i] for i in positions),
+            restarts=tuple(self.restarts[i] for i in positions),
+        )
+
 
 def _unit_cube(source: NoiseSource, sample: int, restart: int, size: int, draw: int) -> NDArray[np.float32]:
     """Uniform on the odd multiples of 2**-24 in (-1, 1): exact in float32, symmetric, never 0."""

@@ -21,7 +21,7 @@ Pooling = Literal["max", "logsumexp"]
 POOLINGS: tuple[Pooling, ...] = get_args(Pooling)
 
 UNUSED = -1
-"""An aim that a row does not have."""
+"""An aim that a row does not have; a run all of whose aims are this is not made."""
 
 
 class Objective(Protocol):
@@ -68,7 +68,8 @@ def level_weights(num_depths: int) -> tuple[float, ...]:
     return tuple(1.0 - (num_depths - depth) / (num_depths + 1) for depth in range(1, num_depths + 1))
 
 
-def _check_pooling(pooling: str) -> None:
+def check_pooling(pooling: str) -> None:
+    """Refuse an unknown pooling with an ``InputError``."""
     if pooling not in POOLINGS:
         raise InputError(f"pooling {pooling!r} is unknown: use {' or '.join(POOLINGS)}")
 
@@ -95,7 +96,7 @@ class NodeObjective:
     pooling: Pooling
 
     def __post_init__(self) -> None:
-        _check_pooling(self.pooling)
+        check_pooling(self.pooling)
 
     def aims(self, clean_logits: Tensor, labels: Tensor, layout: NodeLayout) -> Tensor:
         """Return the true nodes, [n, 1, 1]."""
@@ -121,7 +122,7 @@ class LevelsObjective:
     weights: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        _check_pooling(self.pooling)
+        check_pooling(self.pooling)
 
     def aims(self, clean_logits: Tensor, labels: Tensor, layout: NodeLayout) -> Tensor:
         """Return the true node of every depth, [n, 1, D]."""
@@ -163,7 +164,7 @@ class TargetedObjective:
     path: bool = False
 
     def __post_init__(self) -> None:
-        _check_pooling(self.pooling)
+        check_pooling(self.pooling)
         if self.targets < 1:
             raise InputError(f"targets {self.targets} is too few: at least 1")
 

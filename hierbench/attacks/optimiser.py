@@ -11,13 +11,18 @@ from typing import Protocol
 
 from torch import Tensor
 
+from hierbench.attacks.batching import Forward
 from hierbench.attacks.noise import RowNoise
 from hierbench.attacks.objectives import Objective
 from hierbench.attacks.threat import ThreatModel
 from hierbench.errors import InputError
 
 Rows = dict[str, Tensor]
-"""Named tensors with one row a slot."""
+"""Named tensors with one row a slot.
+
+Two names of an optimiser's state mean something to the engine: ``done`` (bool [B]) ends a run before its last step,
+and ``inside`` (bool [B]) says whether the next point lies in the ball; outside it nothing counts.
+"""
 
 
 class Optimiser(Protocol):
@@ -52,7 +57,8 @@ class Optimiser(Protocol):
         """Return the next points [B, c, h, w] and the new state.
 
         ``loss`` [B] and ``gradient`` [B, c, h, w] (finite; zeros where none was asked for) are those at ``query``;
-        ``step`` [B] counts the moves each row made before. The points lie inside ball and box.
+        ``step`` [B] counts the moves each row made before. The points lie inside the box, and inside the ball unless
+        the state says otherwise.
         """
         ...
 
@@ -66,13 +72,22 @@ class Stage:
         objective: what is maximised.
         optimiser: how.
         restarts: how many times each of the objective's runs is made, each from its own draw.
+        depth: where its runs stop; None is the depth that is attacked. A pooled search has stages at every depth.
+        eot: forwards and backwards whose gradients are averaged at each point, for a model that draws at random
+            (expectation over transformation, arXiv 1707.07397); the last of them is the verdict.
+        forward: what the search sees instead of the model's own forward, for an attack on more than the logits or
+            through another gradient. Its first columns are the model's logits; verification never uses it.
     """
 
     component: str
     objective: Objective
     optimiser: Optimiser
     restarts: int = 1
+    depth: int | None = None
+    eot: int = 1
+    forward: Forward | None = None
 
     def __post_init__(self) -> None:
-        if self.restarts < 1:
-            raise InputError(f"restarts {self.restarts} is too few: at least 1")
+        for name in ("restarts", "eot"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} {getattr(self, name)} is too few: at least 1")

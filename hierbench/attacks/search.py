@@ -15,12 +15,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hierbench.attacks.batching import SMALLEST_BATCH, checked_forward, fitting_size
+from hierbench.attacks.batching import SMALLEST_BATCH, fitting_size
 from hierbench.attacks.chunk import Chunk, Progress
 from hierbench.attacks.ledger import Ledger
 from hierbench.attacks.noise import NoiseSource
+from hierbench.attacks.objectives import UNUSED
 from hierbench.attacks.optimiser import Rows, Stage
+from hierbench.attacks.passes import Passes, Point
+from hierbench.attacks.restricted import RestrictedObjective
 from hierbench.attacks.slots import Slots
+from hierbench.attacks.verdict import Criterion
 
 
 @dataclass
@@ -32,8 +36,10 @@ class StageSearch:
     stage: Stage
     index: int
     noise: NoiseSource
+    passes: Passes
+    _criterion: Criterion = field(init=False)
     _aims: Tensor = field(init=False)
-    _runs: int = field(init=False)
+    _wanted: NDArray[np.bool_] = field(init=False)
     _queue: deque[tuple[int, int]] = field(init=False)
     _slots: Slots | None = field(init=False, default=None)
     _ended: list[Slots] = field(init=False, default_factory=list)
@@ -41,11 +47,14 @@ class StageSearch:
 
     def __post_init__(self) -> None:
         chunk = self.chunk
+        self._criterion = chunk.criterion.at(self.stage.depth or chunk.criterion.depth)
         self._aims = self.stage.objective.aims(chunk.clean_logits, chunk.labels, chunk.criterion.layout)
-        self._runs = self._aims.shape[1] * self.stage.restarts
-        todo = self.ledger.todo()
-        self._finished = len(chunk.images) - len(todo)
-        self._queue = deque((int(sample), 0) for sample in todo)
+        made = (self._aims != UNUSED).any(dim=2).cpu().numpy()
+        self._wanted = np.tile(made, (1, self.stage.restarts))
+        todo = [int(sample) for sample in self.ledger.todo(self._criterion.depth)]
+        firsts = [(sample, run) for sample in todo if (run := self._next_run(sample, 0)) is not None]
+        self._finished = len(chunk.images) - len(firsts)
+        self._queue = deque(firsts)
 
     def run(self) -> None:
         """Search until every sample is decided."""
@@ -60,6 +69,11 @@ class StageSearch:
                 return
             self._step(self._slots)
             self._report()
+
+    def _next_run(self, sample: int, first: int) -> int | None:
+        """Return the sample's next run from ``first`` on, or None after the last."""
+        left = np.flatnonzero(self._wanted[sample, first:])
+        return first + int(left[0]) if len(left) else None
 
     # -- slots -----------------------------------------------------------------------------------------------
 
@@ -80,7 +94,7 @@ class StageSearch:
             return True
         if self._queue:
             return False
-        return self._live_count() == 0 or (self._runs > 1 and ended >= SMALLEST_BATCH)
+        return self._live_count() == 0 or (self._wanted.shape[1] > 1 and ended >= SMALLEST_BATCH)
 
     def _refill(self) -> None:
         """Give free slots to the queue; grow or shrink the batch to the size its rows need."""
@@ -118,7 +132,8 @@ class StageSearch:
             "clean": clean,
             "query": query,
             "aims": self._aims[index, aim],
-            "true_node": chunk.criterion.true_node(chunk.labels[index]),
+            "label": chunk.labels[index],
+            "true_node": self._criterion.true_node(chunk.labels[index]),
             "step": torch.zeros(count, dtype=torch.long, device=chunk.device),
             "best_image": query.clone(),
             "best_logits": torch.zeros(count, chunk.clean_logits.shape[1], device=chunk.device),
@@ -130,43 +145,52 @@ class StageSearch:
 
     # -- evaluation ------------------------------------------------------------------------------------------
 
-    def _evaluate(self, slots: Slots, query: Tensor) -> Tensor:
-        """Return the loss at ``query`` with its graph, having noted which samples broke and which points are best."""
-        chunk, rows = self.chunk, slots.rows
-        logits = checked_forward(chunk.forward, query)
-        loss = self.stage.objective.loss(logits, rows["aims"], chunk.criterion.layout)
-        seen, value = logits.detach(), loss.detach().float()
-        breaks, nonfinite = chunk.criterion.broken(seen, rows["true_node"])
+    def _evaluate(self, slots: Slots, *, gradient: bool) -> Point:
+        """Return what the queries gave, having noted which samples broke and which points are best."""
+        chunk, rows, stage = self.chunk, slots.rows, self.stage
+        found = self.passes.at(
+            rows["query"], stage.objective, rows["aims"], gradient=gradient, eot=stage.eot, forward=stage.forward
+        )
+        seen = found.logits[:, : rows["best_logits"].shape[1]]
+        value, depth = found.loss, self._criterion.depth
+        breaks, nonfinite = self._criterion.broken(seen, rows["true_node"])
+        if isinstance(stage.objective, RestrictedObjective):
+            breaks = breaks & (stage.objective.lost(seen, rows["aims"], chunk.criterion.layout) | nonfinite)
+        level = torch.where(breaks, depth, chunk.criterion.layout.num_depths + 1)
+        if chunk.every_depth is not None:
+            level = chunk.every_depth.level(seen, rows["label"])
+        inside = rows.get("state.inside")
+        if inside is not None:
+            breaks, level = breaks & inside, torch.where(inside, level, chunk.criterion.layout.num_depths + 1)
+            value = torch.where(inside, value, -torch.inf)
         # Once a point breaks the verdict, only breaking ones are better: the image kept for severity is a mistake.
         better = torch.where(breaks == rows["best_breaks"], value > rows["best_loss"], breaks)
-        broke, odd, improved = torch.stack([breaks, nonfinite, better]).cpu().numpy()
-        point = {"image": query.detach(), "logits": seen.float(), "loss": value, "breaks": breaks}
+        host = torch.stack([level, nonfinite.long(), better.long()]).cpu().numpy()
+        levels, odd, improved = host[0], host[1] > 0, host[2] > 0
+        point = {"image": rows["query"], "logits": seen.float(), "loss": value, "breaks": breaks}
         for name, new in point.items():
             if improved[slots.live].all():
                 rows[f"best_{name}"] = new
             elif improved.any():
                 shape = (-1,) + (1,) * (new.ndim - 1)
                 rows[f"best_{name}"] = torch.where(better.view(shape), new, rows[f"best_{name}"])
-        chunk.cost.forwards += len(query)
-        chunk.cost.padding += len(query) - slots.live_count
-        self._note(slots, broke & slots.live, odd & slots.live)
-        return loss
+        chunk.cost.padding += (len(slots) - slots.live_count) * (stage.eot if gradient else 1)
+        self._note(slots, levels, odd & slots.live)
+        return found
 
     def _step(self, slots: Slots) -> None:
         """Evaluate every slot, let the broken leave, and move the rest one step."""
         chunk, rows, optimiser = self.chunk, slots.rows, self.stage.optimiser
-        with torch.set_grad_enabled(optimiser.uses_gradient):
-            query = rows["query"].detach().requires_grad_(optimiser.uses_gradient)
-            loss = self._evaluate(slots, query)
+        found = self._evaluate(slots, gradient=optimiser.uses_gradient)
         live = slots.live
         if not live.any():
             return
-        gradient = self._gradient(loss, query, live) if optimiser.uses_gradient else torch.zeros_like(query)
+        gradient = torch.zeros_like(rows["query"]) if found.gradient is None else self._counted(found.gradient, live)
         moved, state = optimiser.advance(
-            query.detach(),
+            rows["query"],
             rows["clean"],
             chunk.threat,
-            loss=loss.detach(),
+            loss=found.loss,
             gradient=gradient,
             step=rows["step"],
             state={name.removeprefix("state."): rows[name] for name in rows if name.startswith("state.")},
@@ -178,18 +202,19 @@ class StageSearch:
         slots.step += 1
         searching = slots.sample[live]
         self.ledger.steps_used[searching] += ~self.ledger.success[searching]
-        ended = np.flatnonzero(live & (slots.step >= optimiser.steps))
+        over = slots.step >= optimiser.steps
+        if "done" in state:
+            over |= state["done"].cpu().numpy()
+        ended = np.flatnonzero(live & over)
         if len(ended):
             self._ended.append(slots.take(ended))
             slots.live[ended] = False
 
-    def _gradient(self, loss: Tensor, query: Tensor, live: NDArray[np.bool_]) -> Tensor:
-        """Return the pixels' gradient of the summed loss; entries that are not finite become 0 and are counted.
+    def _counted(self, gradient: Tensor, live: NDArray[np.bool_]) -> Tensor:
+        """Return the gradient with entries that are not finite set to 0, and count what it is like.
 
         A NaN left in would turn the image itself into NaN, and a NaN image into a success that never was.
         """
-        (gradient,) = torch.autograd.grad(loss.sum(), query)
-        self.chunk.cost.backwards += len(query)
         flat = gradient.flatten(1)
         peak = torch.maximum(flat.amax(dim=1), -flat.amin(dim=1))  # many times quicker than a norm; keeps NaN
         zero, odd = torch.stack([peak == 0, ~torch.isfinite(peak)]).cpu().numpy()
@@ -203,14 +228,13 @@ class StageSearch:
 
     def _close_runs(self) -> None:
         """Evaluate the last points of up to a batch of runs, and end those runs."""
-        chunk, batch = self.chunk, self.chunk.batch_size
+        batch = self.chunk.batch_size
         ended = Slots.join(self._ended)
         now = ended.take(np.arange(min(batch, len(ended))))
         later = np.arange(len(now), len(ended))
         self._ended = [ended.take(later)] if len(later) else []
         now = now.padded(fitting_size(len(now), batch))
-        with torch.no_grad():
-            self._evaluate(now, now.rows["query"])
+        self._evaluate(now, gradient=False)
         still = np.flatnonzero(now.live)
         if not len(still):
             return
@@ -219,28 +243,30 @@ class StageSearch:
             runs.sample,
             runs.rows["best_image"],
             breaks=runs.rows["best_breaks"].cpu().numpy(),
-            margins=chunk.criterion.margin(runs.rows["best_logits"], runs.rows["true_node"]).double().cpu().numpy(),
+            margins=self._criterion.margin(runs.rows["best_logits"], runs.rows["true_node"]).double().cpu().numpy(),
             stage=self.index,
             runs=runs.run,
         )
         for sample, run in zip(runs.sample.tolist(), runs.run.tolist(), strict=True):
-            if run + 1 < self._runs:
-                self._queue.append((sample, run + 1))
+            following = self._next_run(sample, run + 1)
+            if following is not None:
+                self._queue.append((sample, following))
             else:
                 self._finished += 1
 
-    def _note(self, slots: Slots, broke: NDArray[np.bool_], odd: NDArray[np.bool_]) -> None:
-        """Write new successes into the ledger; their slots are free unless the sample is searched in full."""
-        self.ledger.nonfinite[slots.sample[odd]] = True
-        positions = np.flatnonzero(broke)
-        if not len(positions):
-            return
-        first = positions[~self.ledger.success[slots.sample[positions]]]
-        if len(first):
-            index = torch.from_numpy(first).to(slots.rows["query"].device)
-            images = slots.rows["query"].detach().index_select(0, index)
-            self.ledger.record_successes(slots.sample[first], images, stage=self.index, runs=slots.run[first])
-        leaving = positions[~self.ledger.full_budget[slots.sample[positions]]]
+    def _note(self, slots: Slots, levels: NDArray[np.int64], odd: NDArray[np.bool_]) -> None:
+        """Write new successes into the ledger; a slot is free once its depth broke, unless searched in full."""
+        ledger = self.ledger
+        ledger.nonfinite[slots.sample[odd]] = True
+        coarser = np.flatnonzero(slots.live & (levels < ledger.level[slots.sample]))
+        if len(coarser):
+            index = torch.from_numpy(coarser).to(slots.rows["query"].device)
+            images = slots.rows["query"].index_select(0, index)
+            ledger.record_successes(
+                slots.sample[coarser], images, levels=levels[coarser], stage=self.index, runs=slots.run[coarser]
+            )
+        broke = slots.live & (levels <= self._criterion.depth)
+        leaving = np.flatnonzero(broke & ~ledger.full_budget[slots.sample])
         slots.live[leaving] = False
         self._finished += len(leaving)
 

@@ -45,8 +45,8 @@ class Slots:
     def put(self, positions: Ints, new: Slots) -> None:
         """Overwrite some rows."""
         index = torch.from_numpy(positions).to(self.rows["query"].device)
-        for name, values in self.rows.items():
-            values.index_copy_(0, index, new.rows[name])
+        for name, values in self.rows.items():  # never in place: two names may share one tensor
+            self.rows[name] = values.index_copy(0, index, new.rows[name])
         self.sample[positions], self.run[positions], self.step[positions] = new.sample, new.run, new.step
         self.live[positions] = new.live
 

@@ -86,7 +86,7 @@ class ThreatModel:
         delta = moved - images
         length = delta.flatten(1).norm(dim=1).clamp_min(torch.finfo(delta.dtype).tiny)
         shrink = (self.radius / length).clamp_max(1.0)
-        return (images + delta * _per_image(shrink)).clamp_(0.0, 1.0)
+        return (images + delta * per_image(shrink)).clamp_(0.0, 1.0)
 
     def bounds(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return the lowest and highest allowed pixels, [B, c, h, w] each: box and linf ball together."""
@@ -98,9 +98,9 @@ class ThreatModel:
             return gradient.sign()
         # Scaled by the largest entry first: squares of gradients near 1e-30 would underflow to a zero length.
         largest = gradient.flatten(1).abs().amax(dim=1)
-        scaled = gradient / _per_image(torch.where(largest > 0, largest, torch.ones_like(largest)))
+        scaled = gradient / per_image(torch.where(largest > 0, largest, torch.ones_like(largest)))
         length = scaled.flatten(1).norm(dim=1)
-        return scaled / _per_image(torch.where(length > 0, length, torch.ones_like(length)))
+        return scaled / per_image(torch.where(length > 0, length, torch.ones_like(length)))
 
     def distances(self, moved: Tensor, images: Tensor) -> Tensor:
         """Return [B]: how far each image was moved, in this norm."""
@@ -113,5 +113,6 @@ def distances(moved: Tensor, images: Tensor, *, norm: Norm) -> Tensor:
     return delta.abs().amax(dim=1) if norm == "linf" else delta.norm(dim=1)
 
 
-def _per_image(values: Tensor) -> Tensor:
+def per_image(values: Tensor) -> Tensor:
+    """Return values [B] shaped to stand beside images, [B, 1, 1, 1]."""
     return values.view(-1, 1, 1, 1)

@@ -79,6 +79,10 @@ class Criterion:
         nodes = _nodes_at(logits, self.layout, self.depth, self.scoring)
         return nodes != true_node, nodes == NO_NODE
 
+    def at(self, depth: int) -> Criterion:
+        """Return the same criterion at another depth."""
+        return self if depth == self.depth else Criterion(self.layout, depth, self.scoring)
+
     def margin(self, logits: Tensor, true_node: Tensor) -> Tensor:
         """Return [B]: the best wrong logit minus the best right one; above 0 is broken, logits that are NaN give inf.
 
@@ -92,6 +96,43 @@ class Criterion:
         wrong = read.masked_fill(own, -torch.inf).amax(dim=1)
         right = read.masked_fill(~own, -torch.inf).amax(dim=1)
         return (wrong - right).nan_to_num(nan=torch.inf)
+
+
+def coarsest_broken(broken: Tensor) -> Tensor:
+    """Return long [B]: the coarsest depth (1 .. D) that is broken in [B, D], D + 1 where none is.
+
+    >>> coarsest_broken(torch.tensor([[False, True, True], [False, False, False]]))
+    tensor([2, 4])
+    """
+    depths = torch.arange(1, broken.shape[1] + 1, device=broken.device)
+    return torch.where(broken, depths, broken.shape[1] + 1).amin(dim=1)
+
+
+@dataclass(frozen=True)
+class DepthsBroken:
+    """How coarse a mistake is, read off a table: first differing depth of (true leaf, predicted leaf).
+
+    Roll-up cuts are nested, so one number says at which depths an image is broken: this one and all deeper.
+    """
+
+    table: Tensor
+    """Long [C, C]: 1 .. D, and D + 1 on the diagonal."""
+
+    @classmethod
+    def of(cls, layout: NodeLayout) -> DepthsBroken:
+        """Build the table of a tree."""
+        rows = layout.leaf_to_node
+        first = torch.full((rows.shape[1],) * 2, rows.shape[0] + 1, dtype=torch.long, device=rows.device)
+        for depth in range(rows.shape[0], 0, -1):
+            row = rows[depth - 1]
+            first[row[:, None] != row[None, :]] = depth
+        return cls(first)
+
+    def level(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Return long [B]: the coarsest broken depth under roll-up; logits that are not finite break depth 1."""
+        leaves = logits[:, : self.table.shape[0]]
+        level = self.table[labels, leaves.argmax(dim=1)]
+        return torch.where(torch.isfinite(leaves).all(dim=1), level, 1)
 
 
 def _depths(layout: NodeLayout) -> range:

@@ -117,6 +117,8 @@ class AttackIdentity(Part):
     """The same radius as a number in pixel units of [0, 1]."""
     depths: Annotated[tuple[Depth, ...], Field(min_length=1)]
     """Depths the attack was aimed at, one full run each."""
+    pooled: bool = False
+    """True where one search from the leaves' depth upwards filled every depth with its worst case (roll-up)."""
     scoring: ScoringName
     """The scoring whose verdict stopped the search."""
     severity_samples: Count

@@ -27,6 +27,8 @@ from hierbench.evaluation.identity import (
 
 SCHEMA_VERSION = 1
 SCHEMA_TITLE = "hierbench record, version 1"
+_ADDED = {"AttackIdentity": ("pooled",)}
+"""Fields that version 1 gained after its first records, which lack them: each has a default that is true of those."""
 
 
 class Proportion(Part):
@@ -287,4 +289,7 @@ class Record(Part):
 def record_schema() -> dict[str, Any]:
     """Return the JSON Schema of a record, as published in ``leaderboard/record-schema-v1.json``."""
     schema = Record.model_json_schema(mode="serialization")
+    for part, names in _ADDED.items():
+        needed = schema["$defs"][part]["required"]
+        schema["$defs"][part]["required"] = [name for name in needed if name not in names]
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": SCHEMA_TITLE}

@@ -90,7 +90,8 @@ def choose_hierarchy(request: Request) -> Hierarchy:
     dataset = request.dataset or protocol.datasets[0].name
     entry = protocol.dataset(dataset)
     tree = request.tree or (entry.tree if entry else None)
-    return load_hierarchy(dataset, tree, classes=get_spec(dataset).class_ids)
+    spec = get_spec(dataset)
+    return load_hierarchy(spec.tree_dataset, tree, classes=spec.class_ids)
 
 
 def make_plan(request: Request, hierarchy: Hierarchy) -> Plan:
@@ -126,8 +127,12 @@ def make_plan(request: Request, hierarchy: Hierarchy) -> Plan:
     settings = attack.settings({**fixed, **request.settings})
     for name, value in attack.settings(fixed).items():
         changed.compare(name, value, settings[name])
-    usual = attack.default_depths(hierarchy.num_depths)
+    usual = attack.default_depths(hierarchy.num_depths, cast(Literal["rollup", "direct"], scoring))
     depths = _check_depths(request.depths, hierarchy) or usual
+    if attack.pools(cast(Literal["rollup", "direct"], scoring)) and depths != usual:
+        raise InputError(f"--depth: {attack.name} pools all depths under rollup: leave it out, or use --scoring direct")
+    if attack.leaf_only and depths != usual:
+        raise InputError(f"--depth: {attack.name} is defined at the leaves alone, depth {hierarchy.num_depths}")
     changed.compare("depths", usual, depths)
     default_tree = entry.tree
     if default_tree is not None:

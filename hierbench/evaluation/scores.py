@@ -49,21 +49,24 @@ def worst_broken(verdicts: Verdicts, scoring: str) -> Bools | None:
     return metrics.worst_case(np.stack(known)) if known and len(known) == len(members) else None
 
 
-def depth_scores(verdicts: Verdicts, hierarchy: Hierarchy) -> tuple[DepthScores, ...]:
-    """Return the scores at every depth under every scoring that was measured (METHODS.md section 4)."""
+def depth_scores(verdicts: Verdicts, hierarchy: Hierarchy, *, pooled: bool = False) -> tuple[DepthScores, ...]:
+    """Return the scores at every depth under every scoring that was measured (METHODS.md section 4).
+
+    ``pooled``: the one attack searched all depths at once, so its verdict counts at each under roll-up.
+    """
     tree = hierarchy.leaf_to_node
     majority = metrics.majority_level(verdicts.labels, tree)
     chance = {"rollup": metrics.chance_roll_up(verdicts.labels, tree), "direct": metrics.chance_direct(tree)}
     scores = []
     for depth in hierarchy.depths:
-        per_scoring = {s: _depth_scoring(verdicts, depth, s, float(chance[s][depth - 1])) for s in SCORINGS}
+        per_scoring = {s: _depth_scoring(verdicts, depth, s, float(chance[s][depth - 1]), pooled) for s in SCORINGS}
         rollup, direct = cast(DepthScoring, per_scoring["rollup"]), per_scoring["direct"]
         scores.append(
             DepthScores(
                 depth=depth,
                 nodes=len(hierarchy.level(depth)),
                 majority=float(majority[depth - 1]),
-                attacked=depth in verdicts.attacked,
+                attacked=pooled or depth in verdicts.attacked,
                 rollup=rollup,
                 direct=direct,
                 direct_minus_rollup=None if direct is None else direct.clean.value - rollup.clean.value,
@@ -72,12 +75,14 @@ def depth_scores(verdicts: Verdicts, hierarchy: Hierarchy) -> tuple[DepthScores,
     return tuple(scores)
 
 
-def _depth_scoring(verdicts: Verdicts, depth: int, scoring: str, chance: float) -> DepthScoring | None:
+def _depth_scoring(verdicts: Verdicts, depth: int, scoring: str, chance: float, pooled: bool) -> DepthScoring | None:
     clean_all, worst_all = verdicts.clean_broken(scoring), worst_broken(verdicts, scoring)
     if clean_all is None or worst_all is None:
         return None
     clean_broken, worst = clean_all[:, depth - 1], worst_all[:, depth - 1]
     own_all = verdicts.attack_broken(depth, scoring) if depth in verdicts.attacked else None
+    if pooled and scoring == "rollup":
+        own_all = worst_all
     own = None if own_all is None else own_all[:, depth - 1]
     clean, robust, robust_worst = (
         proportion(~clean_broken),

@@ -3,11 +3,14 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from attack_toys import TREE
 
 from hierbench.attacks.catalogue import ATTACKS
 from hierbench.errors import InputError
+
+HEIGHTS = np.where(np.eye(TREE.num_leaves, dtype=bool), 0, 1)
 
 
 def test_listing_attacks_does_not_import_torch() -> None:
@@ -26,9 +29,16 @@ def test_every_plan_is_named_as_the_record_says(name: str, scoring: str, depth: 
     for given in ({}, {"targeted": True}, {"targeted": "yes", "path": "true"}):
         if given and name != "multilevel_pgd":
             continue
-        plan = spec.plan(depth=depth, layout=TREE, scoring=scoring, settings=given)
-        assert tuple(stage.component for stage in plan) == spec.components(spec.settings(given))
-        assert all(stage.optimiser.steps == 20 and stage.restarts == 1 for stage in plan)
+        if spec.leaf_only and depth < 3:
+            with pytest.raises(InputError, match="leaves alone"):
+                spec.plan(depth=depth, layout=TREE, scoring=scoring, settings=given, heights=HEIGHTS)
+            continue
+        plan = spec.plan(depth=depth, layout=TREE, scoring=scoring, settings=given, heights=HEIGHTS)
+        said = spec.components(spec.settings(given), nodes=TREE.node_counts, depths=(depth,), scoring=scoring)
+        assert tuple(dict.fromkeys(stage.component.partition("/d")[0] for stage in plan)) == said
+        assert len({stage.component for stage in plan}) == len(plan)
+        if name.endswith("_pgd"):
+            assert all(stage.optimiser.steps == 20 and stage.restarts == 1 for stage in plan)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +54,33 @@ def test_every_plan_is_named_as_the_record_says(name: str, scoring: str, depth: 
 )
 def test_component_names_say_what_ran(name: str, given: dict[str, object], components: tuple[str, ...]) -> None:
     # They key the draws too: another name is another result.
-    assert ATTACKS.get(name).components(ATTACKS.get(name).settings(given)) == components
+    spec = ATTACKS.get(name)
+    assert spec.components(spec.settings(given), nodes=(2, 3, 6), depths=(1, 2, 3), scoring="rollup") == components
+
+
+def test_parts_that_are_undefined_at_a_depth_are_replaced_and_said() -> None:
+    spec = ATTACKS.get("superclass_autoattack")
+    aimed = {"nodes": (2, 3, 6), "depths": (1, 2, 3), "scoring": "rollup"}
+    assert spec.components(spec.settings(), **aimed) == ("apgd-ce", "apgd-margin-t", "fab-t", "square", "apgd-t")
+    assert spec.substitutions(spec.settings(), **aimed) == (
+        "depth 1: apgd-t needs 4 nodes, there are 2; apgd-margin-t ran",
+        "depth 2: apgd-t needs 4 nodes, there are 3; apgd-margin-t ran",
+    )
+    rand = spec.settings({"version": "rand"})
+    assert spec.components(rand, **aimed) == ("apgd-ce", "apgd-margin", "apgd-dlr")
+    assert spec.substitutions(rand, **aimed) == ("depth 1: apgd-dlr needs 3 nodes, there are 2; apgd-margin ran",)
+
+
+def test_a_pooled_attack_searches_all_depths_from_the_leaves() -> None:
+    spec = ATTACKS.get("multilevel_apgd")
+    assert spec.pools("rollup") and not spec.pools("direct")
+    assert spec.default_depths(3, "rollup") == (3,)
+    assert spec.default_depths(3, "direct") == (1, 2, 3)
+    plan = spec.plan(depth=3, layout=TREE, scoring="rollup")
+    depths = [stage.depth for stage in plan]
+    assert depths == sorted(depths[:3]) + sorted(depths[3:])  # coarse to fine, twice
+    assert {stage.component for stage in plan} >= {"apgd-ce/d1", "apgd-ce/d2", "apgd-ce/d3"}
+    assert all(stage.depth is None for stage in spec.plan(depth=2, layout=TREE, scoring="direct"))
 
 
 def test_default_depths() -> None:

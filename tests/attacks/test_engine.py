@@ -348,9 +348,9 @@ def test_costs_are_counted_to_the_image() -> None:
     plan = [Stage("pgd", LeafObjective(), PGD(steps=5))]
     result = attack(forward, images, labels, plan, eps=Fraction(1, 255_000), batch_size=16)
     assert not result.verdict.any()
-    # The clean pass, five steps, the point after the last step, the verification: 10 images in batches of 16.
-    assert seen == [(16, False)] + [(16, True)] * 5 + [(16, False)] * 2
-    assert (result.forwards, result.backwards, result.padding) == (128, 80, 48)
+    # The clean pass, five steps, the point after the last step, the verification: 10 images in batches of 12.
+    assert seen == [(12, False)] + [(12, True)] * 5 + [(12, False)] * 2
+    assert (result.forwards, result.backwards, result.padding) == (96, 60, 16)
     assert result.gradients == 50
 
 
@@ -375,10 +375,10 @@ def test_the_batch_stays_full_and_shrinks_down_the_ladder() -> None:
 
 
 def test_ladder() -> None:
-    assert ladder(128) == (128, 64, 32, 16, 8)
+    assert ladder(128) == (128, 96, 64, 48, 32, 24, 16, 12, 8)
     assert ladder(8) == (8,)
     assert ladder(1) == (1,)
-    assert [fitting_size(rows, 64) for rows in (1, 8, 9, 33, 64, 65)] == [8, 8, 16, 64, 64, 64]
+    assert [fitting_size(rows, 64) for rows in (1, 8, 9, 33, 64, 65)] == [8, 8, 12, 48, 64, 64]
     rows = images_of(3)
     assert torch.equal(padded(rows, 8), rows[[0, 1, 2, 0, 1, 2, 0, 1]])  # its own rows: zeros would be foreign inputs
 

@@ -1,0 +1,118 @@
+"""Forward and backward passes of one batch of a search, in fewer images at a time when memory runs out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from hierbench.attacks.batching import Cost, Forward, checked_forward
+from hierbench.attacks.objectives import Objective
+from hierbench.errors import HierbenchError
+from hierbench.models.layout import NodeLayout
+
+_CPU_REFUSAL = "can't allocate memory"
+
+
+class Point(NamedTuple):
+    """What a batch of images gave."""
+
+    logits: Tensor
+    """[B, N], without a graph."""
+    loss: Tensor
+    """[B] float32."""
+    gradient: Tensor | None
+    """[B, c, h, w] of the summed loss; None where none was asked for."""
+
+
+class _Job(NamedTuple):
+    """What is asked of a batch."""
+
+    forward: Forward
+    objective: Objective
+    gradient: bool
+    eot: int
+
+
+@dataclass
+class Passes:
+    """Evaluates an objective at images; ``part`` is the most images that went through at once.
+
+    An allocation that fails halves ``part`` for the rest of the search. The parts are the batch's own rows in order,
+    so a sample's draws and steps stay what they were; only a kernel's rounding may differ.
+    """
+
+    forward: Forward
+    layout: NodeLayout
+    cost: Cost
+    part: int
+    halvings: int = field(default=0)
+
+    def at(
+        self,
+        query: Tensor,
+        objective: Objective,
+        aims: Tensor,
+        *,
+        gradient: bool,
+        eot: int = 1,
+        forward: Forward | None = None,
+    ) -> Point:
+        """Return logits, loss and, if asked for, gradient at images [B, c, h, w]; ``eot`` draws are averaged."""
+        job = _Job(forward or self.forward, objective, gradient, eot)
+        while True:
+            try:
+                return self._joined(query, aims, job)
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not _is_memory(error):
+                    raise
+                if self.part == 1:
+                    raise HierbenchError("one image does not fit into the memory: use a smaller model") from error
+            self.part = max(1, min(self.part, len(query)) // 2)
+            self.halvings += 1
+            if query.is_cuda:
+                torch.cuda.empty_cache()
+
+    def _joined(self, query: Tensor, aims: Tensor, job: _Job) -> Point:
+        if len(query) <= self.part:
+            return self._averaged(query, aims, job)
+        starts = range(0, len(query), self.part)
+        parts = [
+            self._averaged(query[start : start + self.part], aims[start : start + self.part], job) for start in starts
+        ]
+        gradients = [part.gradient for part in parts if part.gradient is not None]
+        return Point(
+            torch.cat([part.logits for part in parts]),
+            torch.cat([part.loss for part in parts]),
+            torch.cat(gradients) if gradients else None,
+        )
+
+    def _averaged(self, query: Tensor, aims: Tensor, job: _Job) -> Point:
+        point = self._once(query, aims, job)
+        if not job.gradient or job.eot == 1:
+            return point
+        total, loss = point.gradient, point.loss
+        for _ in range(job.eot - 1):
+            point = self._once(query, aims, job)
+            assert total is not None and point.gradient is not None
+            total, loss = total + point.gradient, loss + point.loss
+        assert total is not None
+        return Point(point.logits, loss / job.eot, total / job.eot)
+
+    def _once(self, query: Tensor, aims: Tensor, job: _Job) -> Point:
+        query = query.detach().requires_grad_(job.gradient)
+        with torch.set_grad_enabled(job.gradient):
+            logits = checked_forward(job.forward, query)
+            loss = job.objective.loss(logits, aims, self.layout)
+            self.cost.forwards += len(query)
+            found = None
+            if job.gradient:
+                (found,) = torch.autograd.grad(loss.sum(), query)
+                self.cost.backwards += len(query)
+        return Point(logits.detach(), loss.detach().float(), found)
+
+
+def _is_memory(error: Exception) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or _CPU_REFUSAL in str(error)
