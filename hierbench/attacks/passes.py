@@ -8,12 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hierbench.attacks.batching import Cost, Forward, checked_forward
+from hierbench.attacks.batching import Cost, Forward, checked_forward, smaller_part
 from hierbench.attacks.objectives import Objective
-from hierbench.errors import HierbenchError
 from hierbench.models.layout import NodeLayout
-
-_CPU_REFUSAL = "can't allocate memory"
 
 
 class Point(NamedTuple):
@@ -66,14 +63,8 @@ class Passes:
             try:
                 return self._joined(query, aims, job)
             except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not _is_memory(error):
-                    raise
-                if self.part == 1:
-                    raise HierbenchError("one image does not fit into the memory: use a smaller model") from error
-            self.part = max(1, min(self.part, len(query)) // 2)
+                self.part = smaller_part(error, min(self.part, len(query)))
             self.halvings += 1
-            if query.is_cuda:
-                torch.cuda.empty_cache()
 
     def _joined(self, query: Tensor, aims: Tensor, job: _Job) -> Point:
         if len(query) <= self.part:
@@ -112,7 +103,3 @@ class Passes:
                 (found,) = torch.autograd.grad(loss.sum(), query)
                 self.cost.backwards += len(query)
         return Point(logits.detach(), loss.detach().float(), found)
-
-
-def _is_memory(error: Exception) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or _CPU_REFUSAL in str(error)

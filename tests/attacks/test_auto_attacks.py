@@ -11,16 +11,18 @@ from attack_toys import TREE, Linear, conv_net, ids_of, images_of
 from torch import Tensor
 
 from hierbench.attacks.apgd import APGD
+from hierbench.attacks.batching import Cost
 from hierbench.attacks.catalogue import ATTACKS
 from hierbench.attacks.engine import Stage, run_attack
 from hierbench.attacks.fab import FAB, onto_plane
 from hierbench.attacks.margins import MarginObjective, TargetedMarginObjective
 from hierbench.attacks.noise import NoiseSource
 from hierbench.attacks.objectives import NodeObjective
+from hierbench.attacks.passes import Passes
 from hierbench.attacks.result import AttackResult
 from hierbench.attacks.square import Square
 from hierbench.attacks.threat import ThreatModel
-from hierbench.errors import InputError
+from hierbench.errors import HierbenchError, InputError
 from hierbench.models.layout import NodeLayout
 
 NET = conv_net(TREE.width)
@@ -258,19 +260,54 @@ def test_margin_losses_equal_numpy(scoring: str) -> None:
 
 
 def test_a_model_that_draws_is_averaged_over() -> None:
-    """With eot the gradient's noise shrinks, so more steps go the right way."""
-    generator = torch.Generator().manual_seed(0)
-    calls = []
+    images, aims = IMAGES[:8], RIGHT[:8, None]
+    objective = NodeObjective(3, "rollup", "max")
+    shifts = [0.1 * images_of(8, seed=10 + k) for k in range(5)]
+    turn = iter(shifts)
+    passes = Passes(forward=lambda pixels: NET(pixels + next(turn)), layout=TREE, cost=Cost(), part=8)
+    found = passes.at(images, objective, aims, gradient=True, eot=5)
+    singles = [
+        Passes(forward=lambda pixels, s=s: NET(pixels + s), layout=TREE, cost=Cost(), part=8).at(
+            images, objective, aims, gradient=True
+        )
+        for s in shifts
+    ]
+    assert torch.allclose(found.gradient, torch.stack([one.gradient for one in singles]).mean(dim=0), atol=1e-7)
+    assert torch.allclose(found.loss, torch.stack([one.loss for one in singles]).mean(dim=0))
+    assert torch.equal(found.logits, singles[-1].logits)
+    assert (passes.cost.forwards, passes.cost.backwards) == (40, 40)
 
-    def noisy(pixels: Tensor) -> Tensor:
-        calls.append(len(pixels))
-        return NET(pixels + 0.3 * torch.randn(pixels.shape, generator=generator))
 
-    plan = [Stage("apgd-ce", NodeObjective(3, "rollup", "max"), APGD(steps=2), eot=5)]
-    result = run_attack(
-        noisy, IMAGES[:8], RIGHT[:8], ids_of(8), plan=plan, layout=TREE, threat=ThreatModel("linf", Fraction(1, 255)),
-        depth=3, scoring="rollup", batch_size=8, seed=0, dataset="toy", attack_name="rand",
-        clean_logits=NET(IMAGES[:8]),
-    )  # fmt: skip
-    assert sum(calls) == result.forwards
-    assert result.backwards in (5 * 8, 10 * 8)
+def test_memory_that_runs_out_halves_what_goes_through_at_once() -> None:
+    """The same answers in parts of three, the largest that fits; the parts are remembered."""
+    sizes = []
+
+    def forward(pixels: Tensor) -> Tensor:
+        sizes.append(len(pixels))
+        if len(pixels) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        return NET(pixels)
+
+    objective, aims = NodeObjective(3, "rollup", "max"), RIGHT[:12, None]
+    passes = Passes(forward=forward, layout=TREE, cost=Cost(), part=12)
+    small = passes.at(IMAGES[:12], objective, aims, gradient=True)
+    whole = Passes(forward=NET, layout=TREE, cost=Cost(), part=12).at(IMAGES[:12], objective, aims, gradient=True)
+    assert sizes == [12, 6, 3, 3, 3, 3]
+    assert (passes.part, passes.halvings) == (3, 2)
+    assert torch.allclose(small.logits, whole.logits, atol=1e-5)
+    assert torch.allclose(small.gradient, whole.gradient, atol=1e-5)
+    sizes.clear()
+    passes.at(IMAGES[:4], objective, RIGHT[:4, None], gradient=False)
+    assert sizes == [3, 1]
+
+    def hopeless(pixels: Tensor) -> Tensor:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory")
+
+    with pytest.raises(HierbenchError, match="one image does not fit"):
+        Passes(forward=hopeless, layout=TREE, cost=Cost(), part=4).at(IMAGES[:4], objective, aims[:4], gradient=True)
+
+    def wrong(pixels: Tensor) -> Tensor:
+        raise RuntimeError("shapes do not match")
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        Passes(forward=wrong, layout=TREE, cost=Cost(), part=4).at(IMAGES[:4], objective, aims[:4], gradient=True)

@@ -375,10 +375,10 @@ def test_the_batch_stays_full_and_shrinks_down_the_ladder() -> None:
 
 
 def test_ladder() -> None:
-    assert ladder(128) == (128, 96, 64, 48, 32, 24, 16, 12, 8)
-    assert ladder(8) == (8,)
+    assert ladder(128) == (128, 96, 64, 48, 32, 24, 16, 12, 8, 6, 4)
+    assert ladder(7) == (7,)
     assert ladder(1) == (1,)
-    assert [fitting_size(rows, 64) for rows in (1, 8, 9, 33, 64, 65)] == [8, 8, 12, 48, 64, 64]
+    assert [fitting_size(rows, 64) for rows in (1, 8, 9, 33, 64, 65)] == [4, 8, 12, 48, 64, 64]
     rows = images_of(3)
     assert torch.equal(padded(rows, 8), rows[[0, 1, 2, 0, 1, 2, 0, 1]])  # its own rows: zeros would be foreign inputs
 
