@@ -12,6 +12,7 @@ import typer
 from hierbench.cli.common import console
 
 if TYPE_CHECKING:
+    from hierbench.datasets.spec import DatasetSpec
     from hierbench.registry import Registry
 
 CATALOGUES = {
@@ -68,17 +69,66 @@ def show(name: Annotated[str, typer.Argument(help="A name of any kind; of a tree
             draw(dataset, tree)
             continue
         out.print(f"{name} ({catalogue(kind).kind})", soft_wrap=True)
-        for label, value in facts(entry) + (defaults(entry) if kind == "defences" and name != "none" else []):
+        lines = dataset_facts(entry) if kind == "datasets" else facts(entry)
+        for label, value in lines + (defaults(entry) if kind == "defences" and name != "none" else []):
             out.print(f"  {label}: {value}", soft_wrap=True)
 
 
 def summary(entry: object) -> str:
-    """Return a few words on an entry: its summary or title."""
+    """Return a few words on an entry: its summary or title, and what to know of a data set before it is used."""
     for attribute in ("summary", "title"):
         text = getattr(entry, attribute, None)
         if isinstance(text, str) and text:
-            return text
+            marks = dataset_marks(entry)
+            return f"{text} [{', '.join(marks)}]" if marks else text
     return ""
+
+
+def dataset_marks(entry: object) -> list[str]:
+    """Return ``gated``, ``unpinned``, ``unconfirmed`` and ``no Hub copy`` of a data set, where they are so."""
+    from hierbench.datasets.spec import DatasetSpec
+
+    if not isinstance(entry, DatasetSpec) or entry.base_name == "digits":
+        return []
+    on_hub = entry.hub_id is not None
+    found = {
+        "gated": entry.gated,
+        "no Hub copy": not on_hub,
+        "unpinned": on_hub and entry.hub_revision is None,
+        "unconfirmed": on_hub and not entry.confirmed,
+    }
+    return [mark for mark, so in found.items() if so]
+
+
+def dataset_facts(spec: DatasetSpec) -> list[tuple[str, str]]:
+    """Return what is known of a data set: grid, splits, prompts, source, terms."""
+    from hierbench.hierarchy.catalogue import list_hierarchies
+
+    height, width, channels = spec.grid
+    trees = [tree for dataset, tree in list_hierarchies() if dataset == spec.tree_dataset]
+    lines = [
+        ("title", spec.title),
+        ("grid", f"{height} x {width} pixels, {channels} channel{'s' if channels > 1 else ''}"),
+        ("classes", f"{len(spec.classes)} ({spec.class_order_hash[:19]})"),
+        ("trees", (", ".join(trees) or "none") + (f" (of {spec.trees_of})" if spec.trees_of else "")),
+    ]
+    for name, source in spec.splits.items():
+        rows = "any number of" if source.rows is None else f"{'' if source.exact else 'about '}{source.rows}"
+        used = ", evaluated" if name == spec.evaluation_split else ""
+        place = f"; {source.folder}/ in the data root" if source.folder else ""
+        lines.append(("split", f"{name}: {rows} samples{used}{place}"))
+    if spec.hub_id is not None:
+        lines.append(("Hub", f"{spec.hub_id} @ {spec.revision_shown}{', gated' if spec.gated else ''}"))
+        lines.append(("columns", f"{spec.image_column}, {spec.label_column} ({spec.hub_layout})"))
+    lines += [
+        ("confirmed", f"{'yes' if spec.confirmed else 'not all of it'}: {spec.confirmation}"),
+        ("template", spec.template),
+        ("literature's template", spec.literature_template),
+        ("ensemble", " | ".join(spec.ensemble)),
+        ("licence", spec.licence),
+        ("citation", spec.citation),
+    ]
+    return [(label, text) for label, text in lines if text]
 
 
 def facts(entry: object) -> list[tuple[str, str]]:

@@ -72,10 +72,11 @@ def run_training(request: TrainRequest, *, report: PhaseReport, should_stop: Cal
     settings, training = split_settings({**recipe, **request.settings}, defence.settings_type())
     known = load_seen(protocol.seen_split).known_mask(dataset) if protocol.seen_split else None
     if request.trees:
-        forest = load_forest(dataset, request.trees, spec.class_ids)
+        forest = load_forest(spec.tree_dataset, request.trees, spec.class_ids)
     else:
         entry = protocol.dataset(dataset)
-        forest = Forest((load_hierarchy(dataset, entry.tree if entry else None, classes=spec.class_ids),))
+        tree = entry.tree if entry else None
+        forest = Forest((load_hierarchy(spec.tree_dataset, tree, classes=spec.class_ids),))
     name = f"{request.defence}.{request.variant or protocol.variant}"
     folder = make_folder(request.out or Path(MODELS_FOLDER) / name)
     model = load_model(

@@ -1,8 +1,8 @@
-"""A split in memory: ids, labels and pixels."""
+"""A split: ids, labels, and pixels in memory or decoded when asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from hierbench.datasets.lazy import LazyPixels
 from hierbench.datasets.sampling import heldout_mask, list_hash, stratified_order
 from hierbench.datasets.spec import DatasetSpec
 from hierbench.errors import InputError
@@ -22,16 +23,20 @@ if TYPE_CHECKING:
 class ImageSet:
     """Samples of one split, in a fixed order.
 
-    ``array`` is uint8 [n, channels, height, width] at the data set's pixel grid; ``labels`` int64 [n].
+    ``array`` holds the pixels at the data set's grid, uint8 [n, channels, height, width], in memory or, for large
+    sets, decoded when they are asked for; ``labels`` is int64 [n].
     """
 
     spec: DatasetSpec
     split: str
     revision: str
-    """Hub revision, or ``file:sha256:...`` of the local files."""
+    """Hash of the source, after a word for its layout: ``file:`` (Parquet), ``folder:``, ``wds:``, ``cifar-binary:``;
+    ``hub:<id>@<commit>`` where it was streamed."""
     ids: tuple[str, ...]
     labels: npt.NDArray[np.int64]
-    array: npt.NDArray[np.uint8]
+    array: npt.NDArray[np.uint8] | LazyPixels
+    notes: tuple[str, ...] = ()
+    """What a reader of a record has to know of the source, such as that it is a subset."""
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -42,6 +47,12 @@ class ImageSet:
 
         return torch.from_numpy(self.array[np.asarray(indices, dtype=np.int64)])
 
+    def batches(self, size: int) -> Iterator[tuple[npt.NDArray[np.int64], torch.Tensor]]:
+        """Yield places [b] and pixels [b, channels, height, width] in order; the last batch may be smaller."""
+        for start in range(0, len(self), size):
+            places = np.arange(start, min(start + size, len(self)))
+            yield places, self.pixels(places)
+
     @cached_property
     def sample_hash(self) -> str:
         """Content hash of the sample list (ids and labels, in order)."""
@@ -50,7 +61,8 @@ class ImageSet:
     def take(self, indices: npt.NDArray[np.int64]) -> ImageSet:
         """Return the samples at ``indices``, in that order."""
         picked = tuple(self.ids[i] for i in indices.tolist())
-        return replace(self, ids=picked, labels=self.labels[indices], array=self.array[indices])
+        array = self.array.view(indices) if isinstance(self.array, LazyPixels) else self.array[indices]
+        return replace(self, ids=picked, labels=self.labels[indices], array=array)
 
     def limited(self, limit: int | None) -> ImageSet:
         """Return the first ``limit`` samples of the class-stratified permutation (all of it for None)."""

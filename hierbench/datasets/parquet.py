@@ -1,138 +1,157 @@
-"""Reading a split from Parquet files in the Hub's layout."""
+"""A split in Parquet files, as the Hub has them."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from hierbench.datasets.decode import decode_all
-from hierbench.datasets.images import ImageSet
+from hierbench.datasets.blobs import Blobs, Spool
+from hierbench.datasets.digests import files_digest
+from hierbench.datasets.labels import check_label_order
+from hierbench.datasets.source import IndexedSplit, Located, check_labels, check_shards, row_ids
 from hierbench.datasets.spec import DatasetSpec, SplitSource
 from hierbench.errors import InputError
 
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
 
-def find_files(root: Path, spec: DatasetSpec, source: SplitSource) -> list[Path]:
-    """Return the Parquet files of a split under the data root, or raise ``InputError`` saying what is missing."""
-    folder = root / source.folder
-    if not folder.is_dir():
-        raise InputError(f"dataset {spec.name}: no folder {source.folder!r} in the data root {root}")
-    found = sorted(folder.glob(f"{source.prefix}-*.parquet"))
-    if not found:
-        raise InputError(f"dataset {spec.name}: no {source.prefix}-*.parquet in {folder}")
+LAYOUT = "Parquet files"
+READ_ROWS = 64
+
+
+def find(folder: Path, spec: DatasetSpec, split: str, source: SplitSource) -> list[Located]:
+    """Return the places below ``folder`` that hold a split's Parquet files.
+
+    They are ``<prefix>-*.parquet`` there or in a folder of it (a copy of the Hub repository), and
+    ``<prefix>/*.parquet`` there or in a folder of it (the Hub's own conversion).
+    """
+    del spec, split
+    found = []
+    inside = sorted(p for p in folder.iterdir() if p.is_dir())
+    for place in [folder, *inside, *(p / source.prefix for p in inside)]:
+        files = sorted(place.glob(f"{source.prefix}-*.parquet"))
+        if place.name == source.prefix and not files:
+            files = sorted(place.glob("*.parquet"))
+        if files:
+            found.append(Located(LAYOUT, place, tuple(files)))
     return found
 
 
-def files_hash(paths: list[Path]) -> str:
-    """Return the SHA-256 of the files' bytes, in order."""
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as stream:
-            while block := stream.read(1 << 20):
-                digest.update(block)
-    return f"file:sha256:{digest.hexdigest()}"
+def index(spec: DatasetSpec, split: str, paths: Sequence[Path], cache: Path | None) -> IndexedSplit:
+    """Read everything but the images: columns, label order against the files' own class names, labels.
 
-
-def load_parquet_split(spec: DatasetSpec, split: str, paths: list[Path], cache: Path | None) -> ImageSet:
-    """Read one split from Parquet files in the Hub's layout.
-
-    Checks the columns, the label order against the file's own class names, and every label's range;
-    decoded pixels are kept under ``cache`` by the hash of their source.
+    Raises ``InputError`` naming the file and the column.
     """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    labels: list[npt.NDArray[np.int64]] = []
+    check_shards(paths, where=str(paths[0].parent))
+    labels = []
+    counts = []
     for path in paths:
-        try:
-            table = pq.ParquetFile(path)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise InputError(f"{path}: not a readable Parquet file ({type(error).__name__})") from None
+        table = _open(path)
         columns = table.schema_arrow.names
         for column in (spec.image_column, spec.label_column):
             if column not in columns:
                 raise InputError(f"{path}: no column {column!r}; it has {', '.join(columns)}")
-        _check_label_order(path, table.schema_arrow.metadata or {}, spec)
-        labels.append(_labels(path, table.read([spec.label_column])[spec.label_column].to_pylist(), spec))
+        names = label_names(table.schema_arrow.metadata or {}, spec.label_column)
+        if names is not None:
+            check_label_order(names, spec, where=str(path))
+        values = table.read([spec.label_column])[spec.label_column].to_pylist()
+        found = check_labels(values, spec, where=f"{path}: column {spec.label_column!r}")
+        if spec.check_column is not None and spec.check_column in columns:
+            _check_ids(table, spec, spec.check_column, found, where=str(path))
+        labels.append(found)
+        counts.append(len(found))
     all_labels = np.concatenate(labels)
-    ids = tuple(f"{split}/{row:06d}" for row in range(len(all_labels)))
-    revision = files_hash(paths)
-    pixels = _cached_pixels(spec, paths, ids, revision, cache)
-    return ImageSet(spec, split, revision, ids, all_labels, pixels)
+    return IndexedSplit(
+        revision=f"file:sha256:{files_digest(paths, cache)}",
+        ids=row_ids(split, len(all_labels)),
+        labels=all_labels,
+        blobs=ParquetBlobs(paths, counts, spec.image_column, cache),
+    )
 
 
-def _check_label_order(path: Path, metadata: dict[bytes, bytes], spec: DatasetSpec) -> None:
+def label_names(metadata: dict[bytes, bytes], column: str) -> list[str] | None:
+    """Return the class names that the ``datasets`` library stored beside a column, or None."""
     try:
-        features = json.loads(metadata[b"huggingface"])["info"]["features"]
-        names = features[spec.label_column].get("names")
-    except (KeyError, ValueError, AttributeError):
-        return
-    if names is None:
-        return
-    for index, (theirs, ours) in enumerate(zip(names, spec.class_ids, strict=False)):
-        if theirs != ours:
-            raise InputError(f"{path}: label {index} is {theirs!r} there and {ours!r} in {spec.name}'s class table")
-    if len(names) != len(spec.class_ids):
-        raise InputError(f"{path}: {len(names)} class names; {spec.name} has {len(spec.class_ids)}")
+        names = json.loads(metadata[b"huggingface"])["info"]["features"][column]["names"]
+    except (KeyError, ValueError, TypeError):
+        return None
+    return [str(name) for name in names] if isinstance(names, list) else None
 
 
-def _labels(path: Path, values: list[Any], spec: DatasetSpec) -> npt.NDArray[np.int64]:
-    if values and isinstance(values[0], str):
-        index = {c: i for i, c in enumerate(spec.class_ids)}
-        unknown = next((v for v in values if v not in index), None)
-        if unknown is not None:
-            raise InputError(f"{path}: column {spec.label_column!r} holds {unknown!r}, no class of {spec.name}")
-        return np.array([index[v] for v in values], dtype=np.int64)
-    bad = next((v for v in values if not isinstance(v, int) or not 0 <= v < len(spec.class_ids)), None)
-    if bad is not None:
-        raise InputError(
-            f"{path}: column {spec.label_column!r} holds {bad!r}; labels are 0 to {len(spec.class_ids) - 1}"
-        )
-    return np.array(values, dtype=np.int64)
+def _check_ids(
+    table: pq.ParquetFile, spec: DatasetSpec, column: str, labels: npt.NDArray[np.int64], *, where: str
+) -> None:
+    ids = spec.class_ids
+    for row, (said, label) in enumerate(zip(table.read([column])[column].to_pylist(), labels.tolist(), strict=True)):
+        if said != ids[label]:
+            raise InputError(f"{where}: row {row} has label {label}, which is {ids[label]!r}, and {column} {said!r}")
 
 
-def _cached_pixels(
-    spec: DatasetSpec, paths: list[Path], ids: tuple[str, ...], revision: str, cache: Path | None
-) -> npt.NDArray[np.uint8]:
-    height, width, channels = spec.grid
-    shape = (len(ids), channels, height, width)
-    key = hashlib.sha256(f"decode-v1|{revision}|{spec.image_column}|{spec.grid}".encode()).hexdigest()[:32]
-    target = cache / "pixels" / f"{key}.npy" if cache is not None else None
-    if target is not None and target.is_file():
-        try:
-            stored = np.load(target, allow_pickle=False)
-            if stored.shape == shape and stored.dtype == np.uint8:
-                return np.asarray(stored)
-        except (OSError, ValueError):
-            target.unlink(missing_ok=True)  # a torn file: decode again
-    pixels = decode_all(_blobs(paths, spec.image_column), len(ids), spec.grid, names=ids)
-    if target is not None:
-        _store(pixels, target)
-    return pixels
-
-
-def _store(pixels: npt.NDArray[np.uint8], target: Path) -> None:
-    import tempfile
-
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=target.parent, suffix=".part", delete=False) as stream:
-            np.save(stream, pixels)
-        Path(stream.name).replace(target)
-    except OSError:
-        return  # a cache that cannot be written only costs time
-
-
-def _blobs(paths: list[Path], column: str) -> Iterator[bytes]:
+def _open(path: Path) -> pq.ParquetFile:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    for path in paths:
-        for batch in pq.ParquetFile(path).iter_batches(batch_size=1024, columns=[column]):
-            for value in batch.column(0).to_pylist():
-                data = value.get("bytes") if isinstance(value, dict) else value
-                yield data if isinstance(data, bytes) else b""
+    try:
+        return pq.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise InputError(f"{path}: not a readable Parquet file ({type(error).__name__})") from None
+
+
+class ParquetBlobs(Blobs):
+    """Images of Parquet files.
+
+    A row of Parquet cannot be read alone, so the rows that are wanted are gathered in one pass over the row groups
+    that hold them, in the order of the files.
+    """
+
+    def __init__(self, paths: Sequence[Path], counts: Sequence[int], column: str, cache: Path | None) -> None:
+        self.paths = tuple(paths)
+        self.starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        self.column = column
+        self.spool = Spool(cache / "spool" if cache is not None else None)
+
+    def prepare(self, rows: npt.NDArray[np.int64]) -> None:
+        """Gather the encoded images of some rows."""
+        self.spool.add(self._gather(np.unique(rows)))
+
+    def read(self, row: int) -> bytes:
+        """Return the encoded image of a row that was prepared."""
+        return self.spool.read(row)
+
+    def _gather(self, rows: npt.NDArray[np.int64]) -> Iterator[tuple[int, bytes]]:
+        for index, path in enumerate(self.paths):
+            wanted = rows[(rows >= self.starts[index]) & (rows < self.starts[index + 1])]
+            if len(wanted):
+                yield from self._gather_file(path, int(self.starts[index]), wanted)
+
+    def _gather_file(self, path: Path, first: int, wanted: npt.NDArray[np.int64]) -> Iterator[tuple[int, bytes]]:
+        import pyarrow as pa
+
+        table = _open(path)
+        keep = set(wanted.tolist())
+        start = first
+        for group in range(table.num_row_groups):
+            count = table.metadata.row_group(group).num_rows
+            inside = wanted[(wanted >= start) & (wanted < start + count)]
+            if len(inside):
+                row = start
+                try:
+                    for batch in table.iter_batches(READ_ROWS, row_groups=[group], columns=[self.column]):
+                        for place in range(batch.num_rows):
+                            if row + place in keep:
+                                yield row + place, image_bytes(batch.column(0)[place].as_py())
+                        row += batch.num_rows
+                except (pa.ArrowException, OSError) as error:
+                    raise InputError(f"{path}: row group {group} cannot be read ({type(error).__name__})") from None
+            start += count
+
+
+def image_bytes(value: Any) -> bytes:
+    """Return the bytes of an image cell: a struct with ``bytes``, or bytes themselves; empty where there are none."""
+    data = value.get("bytes") if isinstance(value, dict) else value
+    return data if isinstance(data, bytes) else b""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass, field, replace
+import hashlib
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.resources import files
 
@@ -22,12 +23,16 @@ class ClassName:
 
 @dataclass(frozen=True)
 class SplitSource:
-    """Where a split's rows come from: a folder of the data root, the file prefix in it, and the rows expected."""
+    """Where a split's rows come from: a folder of the data root, the Hub's split name, and the rows expected."""
 
     folder: str
     prefix: str
+    """The Hub's name of the split: its Parquet files are ``<prefix>-*.parquet``, its tars lie in ``<prefix>/``."""
     rows: int | None = None
     """Rows of the complete split; a local copy may hold fewer and is then named by its count."""
+    exact: bool = True
+    """Whether ``rows`` is known to the last sample; False where a source only shows it rounded."""
+    on_hub: bool = True
 
 
 @dataclass(frozen=True)
@@ -44,15 +49,37 @@ class DatasetSpec:
     evaluation_split: str
     image_column: str = "image"
     label_column: str = "label"
+    check_column: str | None = None
+    """Column that names each row's class id beside its label, where the source has one: checked against it."""
     hub_id: str | None = None
     hub_revision: str | None = None
-    """Pinned Hub commit; None while nobody has confirmed one."""
+    """Pinned Hub commit, 40 hexadecimal digits; None while nobody has confirmed one."""
+    hub_config: str | None = None
+    """Configuration on the Hub, where the repository has several."""
+    hub_layout: str = "parquet"
+    """How the Hub copy lies there: ``parquet`` or ``webdataset``."""
+    gated: bool = False
+    """Whether the Hub asks for a login and accepted terms first."""
+    confirmed: bool = False
+    """Whether id, revision, split names and columns were all found in public sources."""
+    confirmation: str = ""
+    """What was confirmed from where, and what was not."""
     augmentation: str = "photo"
     """How training images vary: ``photo`` (padded crop and flip) or ``digit`` (one-pixel shifts)."""
+    literature_template: str = ""
+    """The literature's single prompt, with ``{}`` for the bare name (METHODS.md 6)."""
+    ensemble: tuple[str, ...] = ()
+    """Prompt ensemble as in CLIP's zero-shot evaluation, with ``{}`` for the bare name."""
     licence: str = ""
     citation: str = ""
     class_table: str = ""
-    extra: dict[str, str] = field(default_factory=dict)
+    """Whose class table it uses; its own if empty."""
+    other_classes: bool = False
+    """Whether the source has classes beyond the table, whose folders are passed over."""
+    trees_of: str = ""
+    """Whose class trees it uses; its own if empty."""
+    class_order_hash: str = ""
+    """Hash of the class ids in label order: see ``class_hash``."""
 
     @cached_property
     def classes(self) -> tuple[ClassName, ...]:
@@ -65,13 +92,28 @@ class DatasetSpec:
         return self.name.partition("@")[0]
 
     @property
+    def tree_dataset(self) -> str:
+        """The data set whose trees are over the same classes: ``imagenet`` of ``nips2017@32``."""
+        return self.trees_of or self.base_name
+
+    @property
     def class_ids(self) -> tuple[str, ...]:
         """Class ids in label order, as trees and splits name them."""
         return tuple(c.id for c in self.classes)
 
+    @property
+    def revision_shown(self) -> str:
+        """The pinned revision, or the word ``unpinned``."""
+        return self.hub_revision or "unpinned"
+
     def at_grid(self, side: int) -> DatasetSpec:
         """Return this data set resized to ``side`` x ``side`` pixels, under the name ``<name>@<side>``."""
         return replace(self, name=f"{self.base_name}@{side}", grid=(side, side, self.grid[2]))
+
+
+def class_hash(class_ids: tuple[str, ...]) -> str:
+    """Return the hash of class ids in label order: SHA-256 of one id a line."""
+    return "sha256:" + hashlib.sha256("".join(f"{i}\n" for i in class_ids).encode()).hexdigest()
 
 
 def fill_template(template: str, name: str, noun: str) -> str:

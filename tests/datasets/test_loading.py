@@ -13,11 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from hierbench.datasets.catalogue import DATASETS, get_spec
-from hierbench.datasets.decode import decode_image
+from hierbench.datasets.catalogue import get_spec
 from hierbench.datasets.load import load_images
 from hierbench.datasets.seen import load_seen
-from hierbench.datasets.spec import fill_template
 from hierbench.errors import InputError
 
 
@@ -120,41 +118,6 @@ def test_unknown_names_are_answered_with_near_ones() -> None:
         load_images("digits", limit=0)
 
 
-@pytest.mark.parametrize("mode", ["L", "P", "RGBA", "CMYK", "LA", "1"])
-def test_image_modes_become_rgb(mode: str) -> None:
-    buffer = io.BytesIO()
-    image = Image.new("RGB", (40, 32), (200, 200, 200)).convert(mode)
-    image.save(buffer, "TIFF" if mode == "CMYK" else "PNG")
-    pixels = decode_image(buffer.getvalue(), (32, 32, 3), where="x")
-    assert pixels.shape == (3, 32, 32)
-    assert abs(int(pixels.mean()) - (255 if mode == "1" else 200)) <= 60
-
-
-def test_exif_rotation_is_applied() -> None:
-    image = Image.new("RGB", (32, 32))
-    image.putpixel((0, 0), (255, 255, 255))
-    exif = Image.Exif()
-    exif[0x0112] = 3  # turned by 180 degrees
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", exif=exif)
-    assert decode_image(buffer.getvalue(), (32, 32, 3), where="x")[0, 31, 31] == 255
-
-
-def test_a_decompression_bomb_is_refused() -> None:
-    buffer = io.BytesIO()
-    Image.new("1", (20_000, 20_000)).save(buffer, "PNG")
-    with pytest.raises(InputError, match=r"pixels|bomb"):
-        decode_image(buffer.getvalue(), (32, 32, 3), where="x")
-
-
-@pytest.mark.parametrize("name", DATASETS.names())
-def test_every_entry_has_names_that_make_prompts(name: str) -> None:
-    spec = get_spec(name)
-    prompts = [fill_template(spec.template, c.name, c.noun) for c in spec.classes]
-    assert len(set(prompts)) == len(prompts)
-    assert all(c.name and c.noun and c.id for c in spec.classes)
-
-
 def test_unseen_classes_are_those_of_the_committed_split() -> None:
     seen = load_seen("seen-v1")
     sizes = {d: len(seen.known(d)) for d in ("cifar100", "tiny_imagenet", "cifar10", "digits")}
@@ -175,42 +138,33 @@ def decode_first(path: Path) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")).transpose(2, 0, 1)
 
 
-def test_without_a_data_root_files_come_from_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The Hub's own listing and folder names; only the transport is replaced."""
-    import huggingface_hub
-
-    stored = write_cifar100(tmp_path)
-    asked: list[tuple[str, str | None]] = []
-
-    class Api:
-        def list_repo_files(self, repo: str, *, repo_type: str, revision: str | None) -> list[str]:
-            asked.append((f"{repo} {repo_type}", revision))
-            return ["README.md", "cifar100/train-00000-of-00001.parquet", "cifar100/test-00000-of-00001.parquet"]
-
-    def download(repo: str, name: str, *, repo_type: str, revision: str | None) -> str:
-        asked.append((name, revision))
-        return str(stored)
-
-    monkeypatch.delenv("HIERBENCH_DATA_ROOT", raising=False)
-    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    assert len(load_images("cifar100")) == 6
-    assert asked == [("uoft-cs/cifar100 dataset", None), ("cifar100/test-00000-of-00001.parquet", None)]
+@pytest.mark.data
+def test_nips_2017_is_read_at_both_grids(data_root: Path) -> None:
+    large, small = (load_images(name, root=data_root, limit=12) for name in ("nips2017", "nips2017@32"))
+    assert large.ids == small.ids and large.notes == ()
+    assert tuple(large.pixels([0]).shape) == (1, 3, 224, 224) and tuple(small.pixels([0]).shape) == (1, 3, 32, 32)
+    reduced = large.pixels(range(12)).float().unfold(2, 7, 7).unfold(3, 7, 7).mean(dim=(-1, -2))
+    assert (reduced - small.pixels(range(12)).float()).abs().mean() < 8
 
 
-@pytest.mark.parametrize("kind", ["OSError", "httpx", "httpx2"])
-def test_an_unreachable_hub_says_what_to_do(monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    import huggingface_hub
+@pytest.mark.slow
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["nips2017", "nips2017@32"])
+def test_nips_2017_is_evaluated_with_imagenets_tree(name: str, data_root: Path, tmp_path: Path) -> None:
+    import hierbench
 
-    error: Exception = ConnectionError("no route to host")
-    if kind != "OSError":
-        error = pytest.importorskip(kind).ConnectError("no route to host")
+    record = hierbench.evaluate(
+        "clip", dataset=name, attack="leaf_pgd", limit=3, settings={"steps": 1}, batch_size=4, out=tmp_path,
+        data_root=data_root,
+    )  # fmt: skip
+    assert record.identity.hierarchy.leaves == 1000 and record.counts.scored == 3
+    assert record.identity.dataset.grid == (get_spec(name).grid)
 
-    class Api:
-        def list_repo_files(self, *_: object, **__: object) -> list[str]:
-            raise error
 
-    monkeypatch.delenv("HIERBENCH_DATA_ROOT", raising=False)
-    monkeypatch.setattr(huggingface_hub, "HfApi", Api)
-    with pytest.raises(InputError, match=r"cannot be fetched from the Hub .* --data-root"):
-        load_images("cifar100")
+def test_a_part_of_a_split_is_said_in_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hierbench.evaluation.prepare import prepare_cell
+    from hierbench.evaluation.request import Request
+
+    write_cifar100(tmp_path)
+    cell = prepare_cell(Request(dataset="cifar100", attack="leaf_pgd", data_root=tmp_path, out=tmp_path / "out"))
+    assert cell.notes == ("test: 6 of the 10000 samples, a part of the split",)

@@ -1,0 +1,25 @@
+"""The loader's speed and memory on 50,000 JPEGs, by the benchmark that reports them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("images", [50_000])
+def test_fifty_thousand_jpegs_stay_under_a_gigabyte_and_keep_up_with_pillow(images: int, tmp_path: Path) -> None:
+    out = tmp_path / "figures.json"
+    command = [sys.executable, "benchmarks/image_loading.py", "--images", str(images), "--out", str(out)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=3000)
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(out.read_text())
+    assert figures["images"] == images
+    assert figures["peak_bytes"] < 1_000_000_000
+    assert figures["ratio"] > 0.9, figures  # one thread would give about half; a busy machine takes some
