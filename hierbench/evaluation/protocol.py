@@ -92,17 +92,24 @@ PROTOCOLS: Registry[Protocol] = Registry("protocol", fill=_fill)
 
 
 def choose_protocol(name: str | None, dataset: str | None) -> Protocol:
-    """Return the protocol of that name, else the first one with the data set, else the default one.
+    """Return the protocol of that name, else the first one with the data set, else the first for images of its kind.
 
-    ``digits-v1`` comes first, the others in the order of their names.
+    ``digits-v1`` comes first, the others in the order of their names. Images of a kind have as many channels as those
+    the protocol's defences train on: a photograph without a protocol of its own is no digit.
     """
+    from hierbench.datasets.catalogue import get_spec
+
     if name is not None:
         return PROTOCOLS.get(name)
     default = PROTOCOLS.get(DEFAULT_PROTOCOL)
     if dataset is None:
         return default
     candidates = [default, *(protocol for _, protocol in PROTOCOLS.items())]
-    return next((p for p in candidates if p.dataset(dataset) is not None), default)
+    listed = next((p for p in candidates if p.dataset(dataset) is not None), None)
+    if listed is not None:
+        return listed
+    channels = get_spec(dataset).grid[2]
+    return next((p for p in candidates if get_spec(p.train_dataset).grid[2] == channels), default)
 
 
 def load_protocol_file(path: Path) -> Protocol:

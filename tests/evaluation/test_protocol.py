@@ -160,3 +160,10 @@ def test_an_eps_is_spelt_exactly(eps: str) -> None:
 def test_protocols_and_records_need_no_torch() -> None:
     code = "import sys, hierbench.evaluation.protocol, hierbench.evaluation.records; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_photograph_without_a_protocol_of_its_own_is_no_digit() -> None:
+    assert choose_protocol(None, "nips2017").name == "tiny-v1"
+    assert choose_protocol(None, "food101").name == "tiny-v1"
+    assert choose_protocol(None, "digits").name == "digits-v1"
+    assert choose_protocol("digits-v1", "food101").name == "digits-v1"
