@@ -1,0 +1,377 @@
+"""How long our engine takes beside the field's own code, on the same models and images, text features cached in all.
+
+Five comparisons on CIFAR-100 at 32 x 32 under linf, each the median of five runs that take turns:
+
+- ``leaf``: apgd-ce + apgd-t at the leaves against pyautoattack, on the undefended model at 8/255 and on the most
+  robust one at 1/255;
+- ``depths``: the worst case over all depths in one search against pyautoattack run depth by depth on node logits;
+- ``overhead``: our apgd-ce against a bare loop that makes the same forward and backward passes;
+- ``pgd``: leaf_pgd against torchattacks' PGD of as many steps.
+
+Every run writes the record anew, and a run that is in it is not made again:
+
+    python benchmarks/speed.py
+    python benchmarks/speed.py --cases 'leaf/*' --repeats 1 --limit 50 --out /tmp/speed.json
+    python benchmarks/speed.py --table
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from subjects import BATCH, Subject, autoattack, foreign, load_subject, ours
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from hierbench.attacks.external.pyautoattack import Budget
+from hierbench.attacks.result import AttackResult
+from hierbench.errors import InputError
+from hierbench.evaluation.environment import code_hash, describe_environment
+from hierbench.evaluation.storage import atomic_write
+
+DATASET = "cifar100"
+UNDEFENDED = "clip"
+DEFENDED = ("tecoa.tiny", "hier_aft.tiny")
+STEPS, TARGETS, PGD_STEPS = 100, 9, 20
+EASY, HARD = Fraction(8, 255), Fraction(1, 255)
+COUNTS = ("forwards", "backwards", "robust", "worst")
+ALLOWED = {
+    "leaf/undefended": 0.2,
+    "leaf/robust": 1.05,
+    "depths/undefended": 0.15,
+    "depths/robust": 0.6,
+    "overhead/undefended": 1.1,
+    "overhead/robust": 1.1,
+}
+"""The largest ratio of our seconds to the other's that is aimed at."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One run of one side.
+
+    Args:
+        seconds: wall-clock.
+        forwards, backwards: images through the model.
+        robust: how many stay robust, at each depth that was attacked, by the run at that depth.
+        worst: the same by the worst of all runs; one search over all depths has no other.
+    """
+
+    seconds: float
+    forwards: int
+    backwards: int
+    robust: tuple[int, ...]
+    worst: tuple[int, ...]
+
+    @staticmethod
+    def of(results: Sequence[AttackResult], robust: Sequence[int], worst: Sequence[int] | None = None) -> Side:
+        """Add up runs that belong together."""
+        return Side(
+            sum(result.seconds for result in results),
+            sum(result.forwards for result in results),
+            sum(result.backwards for result in results),
+            tuple(robust),
+            tuple(robust if worst is None else worst),
+        )
+
+
+@dataclass(frozen=True)
+class Case:
+    """One comparison: a name, and what makes one run of each side."""
+
+    name: str
+    ours: Callable[[], Side]
+    theirs: Callable[[], Side]
+    reference: str
+
+
+def cases(undefended: Subject, robust: Subject, seed: int) -> list[Case]:
+    """Return every comparison."""
+    found = []
+    for kind, subject, eps in (("undefended", undefended, EASY), ("robust", robust, HARD)):
+        found += [
+            Case(
+                f"leaf/{kind}", bind(our_leaf, subject, eps, seed), bind(their_leaf, subject, eps, seed), "pyautoattack"
+            ),
+            Case(
+                f"depths/{kind}",
+                bind(our_depths, subject, eps, seed),
+                bind(their_depths, subject, eps, seed),
+                "pyautoattack",
+            ),
+            Overhead(subject, eps, seed).case(f"overhead/{kind}"),
+            Case(f"pgd/{kind}", bind(our_pgd, subject, eps, seed), bind(their_pgd, subject, eps, seed), "torchattacks"),
+        ]
+    return found
+
+
+def bind(
+    run: Callable[[Subject, Fraction, int], Side], subject: Subject, eps: Fraction, seed: int
+) -> Callable[[], Side]:
+    return lambda: run(subject, eps, seed)
+
+
+def our_leaf(subject: Subject, eps: Fraction, seed: int) -> Side:
+    depth, settings = subject.layout.num_depths, {"steps": STEPS, "targets": TARGETS}
+    result = ours(subject, "apgd", eps=eps, depth=depth, seed=seed, settings=settings)
+    return Side.of([result], [survivors(result)])
+
+
+def their_leaf(subject: Subject, eps: Fraction, seed: int) -> Side:
+    result = their_apgd(subject, eps, subject.layout.num_depths, seed)
+    return Side.of([result], [survivors(result)])
+
+
+def our_depths(subject: Subject, eps: Fraction, seed: int) -> Side:
+    depth, settings = subject.layout.num_depths, {"steps": STEPS, "targets": TARGETS}
+    result = ours(subject, "multilevel_apgd", eps=eps, depth=depth, seed=seed, settings=settings)
+    return Side.of([result], [int(column.sum()) for column in ~result.broken["rollup"].T])
+
+
+def their_depths(subject: Subject, eps: Fraction, seed: int) -> Side:
+    """Attack every depth in full, one after another."""
+    results = [their_apgd(subject, eps, depth, seed) for depth in range(1, subject.layout.num_depths + 1)]
+    broken = np.any([result.broken["rollup"] for result in results], axis=0)
+    return Side.of(results, [survivors(result) for result in results], [int(column.sum()) for column in ~broken.T])
+
+
+def their_apgd(subject: Subject, eps: Fraction, depth: int, seed: int) -> AttackResult:
+    """Run apgd-ce and apgd-t; a depth of fewer than four nodes gets apgd-ce alone."""
+    budget = Budget(steps=STEPS, restarts=1, targets=TARGETS)
+    return autoattack(subject, ["apgd-ce", "apgd-t"], eps=eps, depth=depth, seed=seed, budget=budget)
+
+
+def our_pgd(subject: Subject, eps: Fraction, seed: int) -> Side:
+    depth, settings = subject.layout.num_depths, {"steps": PGD_STEPS}
+    result = ours(subject, "leaf_pgd", eps=eps, depth=depth, seed=seed, settings=settings)
+    return Side.of([result], [survivors(result)])
+
+
+def their_pgd(subject: Subject, eps: Fraction, seed: int) -> Side:
+    depth, settings = subject.layout.num_depths, {"steps": PGD_STEPS, "alpha": "eps/4"}
+    result = foreign(subject, "PGD", eps=eps, depth=depth, seed=seed, settings=settings)
+    return Side.of([result], [survivors(result)])
+
+
+def survivors(result: AttackResult) -> int:
+    return int((~result.verdict).sum())
+
+
+class Overhead:
+    """Our apgd-ce, and a loop that makes the very passes it made, in the same batch sizes, and nothing else."""
+
+    def __init__(self, subject: Subject, eps: Fraction, seed: int) -> None:
+        self.subject = subject
+        self.eps = eps
+        self.seed = seed
+        self.passes: list[tuple[int, bool]] = []
+
+    def case(self, name: str) -> Case:
+        return Case(name, self.engine, self.bare, "bare loop")
+
+    def engine(self) -> Side:
+        passes: list[tuple[int, bool]] = []
+
+        def forward(pixels: Tensor) -> Tensor:
+            passes.append((len(pixels), pixels.requires_grad))
+            return self.subject.forward(pixels)
+
+        depth = self.subject.layout.num_depths
+        settings = {"steps": STEPS}
+        result = ours(
+            self.subject, "apgd-ce", eps=self.eps, depth=depth, seed=self.seed, settings=settings, forward=forward
+        )
+        self.passes = passes
+        return Side.of([result], [survivors(result)])
+
+    def bare(self) -> Side:
+        """Repeat the passes of the last ``engine``; the loss is the same, its gradient is thrown away."""
+        if not self.passes:
+            self.engine()
+        subject = self.subject
+        images, labels = subject.images.to(subject.device), torch.from_numpy(subject.labels).to(subject.device)
+        rows = {size: torch.arange(size) % len(images) for size in {size for size, _ in self.passes}}
+        parts = {size: (images[at], labels[at]) for size, at in rows.items()}
+        backwards = 0
+        began = time.perf_counter()
+        for size, gradient in self.passes:
+            batch, truth = parts[size]
+            with torch.set_grad_enabled(gradient):
+                query = batch.detach().requires_grad_(gradient)
+                loss = cross_entropy(subject.forward(query), truth, reduction="sum")
+            if gradient:
+                torch.autograd.grad(loss, query)
+                backwards += size
+        return Side(time.perf_counter() - began, sum(size for size, _ in self.passes), backwards, (), ())
+
+
+def most_robust(limit: int, device: str, seed: int) -> tuple[Subject, dict[str, int]]:
+    """Return the defended model that keeps the most samples under leaf_pgd at 1/255, and what each keeps."""
+    subjects = {name: load_subject(name, DATASET, limit=limit, device=device) for name in DEFENDED}
+    kept = {name: our_pgd(subject, HARD, seed).robust[0] for name, subject in subjects.items()}
+    return subjects[max(kept, key=lambda name: kept[name])], kept
+
+
+def main() -> None:
+    options = parse()
+    record = read(options)
+    if options.table:
+        print(render_table(record), end="")
+        return
+    torch.set_num_threads(options.threads)
+    undefended = load_subject(UNDEFENDED, DATASET, limit=options.limit, device=options.device)
+    robust, kept = most_robust(options.limit, options.device, options.seed)
+    record["models"] = {"undefended": undefended.model, "robust": robust.model, "kept_by_leaf_pgd": kept}
+    every = cases(undefended, robust, options.seed)
+    wanted = [case for case in every if any(fnmatch.fnmatchcase(case.name, pattern) for pattern in options.cases)]
+    if not wanted:
+        raise InputError(f"--cases {' '.join(options.cases)} names none of {', '.join(case.name for case in every)}")
+    print(f"{robust.model} is the most robust: {kept}; {estimate(undefended, robust, options.repeats)}")
+    for case in wanted:
+        runs = record["cases"].setdefault(case.name, {"reference": case.reference, "runs": []})["runs"]
+        for number in range(len(runs), options.repeats):
+            sides = {name: timed(run) for name, run in (("ours", case.ours), ("theirs", case.theirs))}
+            (mine, _), (theirs, _) = sides.values()
+            made = {name: {**vars(side), "cpu_seconds": round(cpu, 3)} for name, (side, cpu) in sides.items()}
+            runs.append({**made, "code_hash": code_hash()})
+            write(record, options, every)
+            print(
+                f"{case.name:20} [{number + 1}/{options.repeats}] ours {mine.seconds:8.2f} s, {case.reference} "
+                f"{theirs.seconds:8.2f} s, ratio {mine.seconds / theirs.seconds:.3f}; robust {listed(mine.robust)} / "
+                f"{listed(theirs.robust)}, worst {listed(theirs.worst)}",
+                flush=True,
+            )
+
+
+def timed(run: Callable[[], Side]) -> tuple[Side, float]:
+    """Return a run and its CPU time, which other work on the machine does not lengthen."""
+    began = time.process_time()
+    side = run()
+    return side, time.process_time() - began
+
+
+def estimate(undefended: Subject, robust: Subject, repeats: int) -> str:
+    """Say how long everything takes at most: every sample that is right stays to the end of every run."""
+    total = 0.0
+    for subject in (undefended, robust):
+        right = subject.clean_right()
+        _, both = subject.milliseconds()
+        runs = [1 + min(TARGETS, count - 1) * (count >= 4) for count in subject.layout.node_counts]
+        apgd = [samples * STEPS * count * both / 1000 for samples, count in zip(right, runs, strict=True)]
+        total += 2 * (apgd[-1] + sum(apgd) + right[-1] * (STEPS + PGD_STEPS) * both / 1000)
+    return f"everything takes at most {repeats * total / 60:.0f} minutes"
+
+
+def summarise(case: str, entry: dict[str, Any]) -> dict[str, Any]:
+    """Return the medians and the ratio of one comparison."""
+
+    def median(side: str, clock: str) -> float:
+        return float(statistics.median(run[side][clock] for run in entry["runs"]))
+
+    ratio = median("ours", "seconds") / median("theirs", "seconds")
+    allowed = ALLOWED.get(case)
+    first = entry["runs"][0]
+    pairs = {key: zip(first["ours"][key], first["theirs"][key], strict=False) for key in ("robust", "worst")}
+    return {
+        "repeats": len(entry["runs"]),
+        "ours_seconds": round(median("ours", "seconds"), 3),
+        "theirs_seconds": round(median("theirs", "seconds"), 3),
+        "ratio": round(ratio, 4),
+        "cpu_ratio": round(median("ours", "cpu_seconds") / median("theirs", "cpu_seconds"), 4),
+        "aim": allowed,
+        "reached": None if allowed is None else ratio <= allowed,
+        "extra_robust": {key: sum(mine - other for mine, other in pair) for key, pair in pairs.items()},
+        "counts": {side: {key: first[side][key] for key in COUNTS} for side in ("ours", "theirs")},
+    }
+
+
+def render_table(record: dict[str, Any]) -> str:
+    """Return the record as Markdown for the documentation."""
+    lines = [
+        "| comparison | against | ours, s | theirs, s | ratio | of CPU time | aim "
+        "| forwards + backwards, ours / theirs | robust, ours / theirs (worst of its runs) |",
+        "|---|---|--:|--:|--:|--:|--:|--:|---|",
+    ]
+    for name, entry in record["cases"].items():
+        part = entry["summary"]
+        mine, theirs = part["counts"]["ours"], part["counts"]["theirs"]
+        passes = [f"{side['forwards'] + side['backwards']:,}" for side in (mine, theirs)]
+        robust = [listed(side["robust"]) for side in (mine, theirs)]
+        if theirs["worst"] != theirs["robust"]:
+            robust[1] += f" ({listed(theirs['worst'])})"
+        aim = "" if part["aim"] is None else f"{part['aim']:g}"
+        lines.append(
+            f"| {name} | {entry['reference']} | {part['ours_seconds']:.1f} | {part['theirs_seconds']:.1f} "
+            f"| {part['ratio']:.3f} | {part['cpu_ratio']:.3f} | {aim} | {' / '.join(passes)} | {' / '.join(robust)} |"
+        )
+    models, environment = record["models"], record["environment"]
+    repeats = sorted({entry["summary"]["repeats"] for entry in record["cases"].values()})
+    lines += [
+        "",
+        f"{DATASET}, {record['n']} images; undefended: {models['undefended']} at {EASY}, robust: {models['robust']} at "
+        f"{HARD}. Medians of {' or '.join(str(count) for count in repeats)} runs on {environment['threads']} threads; "
+        "pyautoattack at the node logits whose arg-max is the verdict.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def listed(counts: Sequence[int]) -> str:
+    return ", ".join(str(count) for count in counts) or "-"
+
+
+def read(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the record as far as it goes; one of other settings is refused."""
+    fixed = {"n": options.limit, "seed": options.seed, "threads": options.threads, "device": options.device}
+    if not options.out.exists():
+        if options.table:
+            raise InputError(f"{options.out}: no such record")
+        what = "seconds of our engine beside the field's own code"
+        return {"what": what, "command": "python benchmarks/speed.py", **fixed, "batch_size": BATCH, "cases": {}}
+    record: dict[str, Any] = json.loads(options.out.read_text(encoding="utf-8"))
+    other = {key: record[key] for key, value in fixed.items() if record[key] != value}
+    if other and not options.table:
+        raise InputError(f"{options.out} was made with {other}: give the same, or another --out")
+    return record
+
+
+def write(record: dict[str, Any], options: argparse.Namespace, every: Sequence[Case]) -> None:
+    order = [case.name for case in every]
+    for name, entry in record["cases"].items():
+        if entry["runs"]:
+            entry["summary"] = summarise(name, entry)
+    record["cases"] = {name: record["cases"][name] for name in order if name in record["cases"]}
+    record["created"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    record["environment"] = describe_environment(
+        device=options.device, device_name=None, threads=options.threads, seed=options.seed, batch_size=BATCH
+    ).model_dump(mode="json")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(options.out, (json.dumps(record, indent=1) + "\n").encode())
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("leaderboard/measurements/speed.json"))
+    parser.add_argument("--cases", nargs="+", default=["*"], help="patterns of <comparison>/<undefended or robust>")
+    parser.add_argument("--limit", type=int, default=200, help="images")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--table", action="store_true", help="print the record as Markdown, and run nothing")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
