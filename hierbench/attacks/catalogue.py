@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from hierbench.attacks.named_autoattack import AUTOATTACKS
+from hierbench.attacks.named_external import EXTERNAL_ATTACKS
 from hierbench.attacks.named_pgd import PGD_ATTACKS
+from hierbench.attacks.named_semantic import SEMANTIC_ATTACKS
 from hierbench.attacks.spec import AttackSpec, Parameter, Part, Settings, Surroundings, Value
 from hierbench.registry import Registry
 
@@ -11,7 +13,7 @@ __all__ = ["ATTACKS", "AttackSpec", "Parameter", "Part", "Settings", "Surroundin
 
 
 def _fill(registry: Registry[AttackSpec]) -> None:
-    for spec in (*PGD_ATTACKS, *AUTOATTACKS):
+    for spec in (*PGD_ATTACKS, *AUTOATTACKS, *SEMANTIC_ATTACKS, *EXTERNAL_ATTACKS):
         registry.add(spec.name, spec)
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from hierbench.attacks.optimiser import Stage
+    from hierbench.attacks.result import AttackResult
     from hierbench.attacks.universal import Fitter
     from hierbench.attacks.verdict import Scoring
     from hierbench.models.layout import NodeLayout
@@ -126,6 +127,12 @@ class AttackSpec:
         parameters: its settings.
         parts: from the settings and where it is aimed to its elementary attacks, the cheaper first.
         leaf_only: it is defined at the leaves' depth alone.
+        prepare: called once a cell, before anything is written: from the bound model and the settings to the model that
+            is attacked and judged, and what the record's parameters say besides; None leaves the model as it is.
+        run: another library's loop in place of ours: from the settings and the arguments of ``run_attack`` (less its
+            plan, name, pooling and severity) to its result.
+        engine: whose loop runs.
+        open_settings: settings it does not list are handed on as they are given.
         universal: it is one perturbation for all images, and needs a ``fitter`` (``hierbench.attacks.universal``).
     """
 
@@ -136,6 +143,10 @@ class AttackSpec:
     parameters: tuple[Parameter, ...]
     parts: Callable[[Settings, Ground], tuple[Part, ...]]
     leaf_only: bool = field(default=False)
+    prepare: Callable[[Any, Settings], tuple[Any, Mapping[str, Value]]] | None = field(default=None)
+    run: Callable[[Settings, Mapping[str, Any]], AttackResult] | None = field(default=None)
+    engine: str = field(default="hierbench")
+    open_settings: bool = field(default=False)
     universal: bool = field(default=False)
 
     def default_depths(self, num_depths: int, scoring: Scoring = "rollup") -> tuple[int, ...]:
@@ -148,10 +159,18 @@ class AttackSpec:
         """Return whether it searches all depths at once: only roll-up's cuts allow it."""
         return self.depths == "pooled" and scoring == "rollup"
 
+    def searches_in_full(self, scoring: Scoring) -> bool:
+        """Return whether it can go on after a success, for the severity of mistakes: our loop, at one depth."""
+        return self.run is None and not self.pools(scoring)
+
     def settings(self, given: Mapping[str, object] | None = None) -> dict[str, Value]:
         """Return every setting, resolved; an unknown name or a wrong value is an ``InputError``."""
         given = given or {}
         names = [parameter.name for parameter in self.parameters]
+        if self.open_settings:
+            return {
+                name: value if isinstance(value, (bool, int, float)) else str(value) for name, value in given.items()
+            }
         for name in given:
             if name not in names:
                 near = difflib.get_close_matches(name, names, n=1)

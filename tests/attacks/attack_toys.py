@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from hierbench.attacks.catalogue import ATTACKS
 from hierbench.attacks.noise import RowNoise
 from hierbench.attacks.optimiser import Rows
 from hierbench.attacks.threat import ThreatModel
@@ -116,3 +117,7 @@ class Watched:
 
     def advance(self, *args: object, **kwargs: object) -> tuple[Tensor, Rows]:
         return self.inner.advance(*args, **kwargs)
+
+
+OURS = [name for name, spec in ATTACKS.items() if spec.run is None and spec.prepare is None and not spec.universal]
+"""The named attacks that run in our own loop and need nothing but logits."""

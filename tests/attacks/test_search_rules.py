@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from attack_toys import PAIR, TREE, Linear, Walk, Watched, conv_net, ids_of, images_of
+from attack_toys import OURS, PAIR, TREE, Linear, Walk, Watched, conv_net, ids_of, images_of
 from test_engine import EPS, IMAGES, NET, RIGHT, attack
 from torch import Tensor, nn
 
@@ -415,7 +415,7 @@ def test_arguments_that_do_not_fit_are_refused(change: dict[str, object], error:
         run_attack(given.pop("forward"), given.pop("images"), given.pop("labels"), given.pop("sample_ids"), **given)
 
 
-@pytest.mark.parametrize("name", ATTACKS.names())
+@pytest.mark.parametrize("name", OURS)
 def test_a_depth_of_one_node_is_undefined_not_robust(name: str) -> None:
     layout = NodeLayout.from_levels([[0] * 8, list(range(8))], direct=True)
     if ATTACKS.get(name).leaf_only:
