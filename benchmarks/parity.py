@@ -6,7 +6,8 @@ attack the same images through the same bound model, and one verification judges
 already is not run again:
 
     python benchmarks/parity.py
-    python benchmarks/parity.py --cells 'clip/digits/*' --limit 50 --out /tmp/parity.json
+    python benchmarks/parity.py --cells 'clip/digits/*' --limit 50 --out try.json
+    python benchmarks/parity.py --merge one.json two.json
     python benchmarks/parity.py --table
 """
 
@@ -237,6 +238,12 @@ def estimate(cells: Iterable[Cell], subjects: dict[tuple[str, str], Subject]) ->
 def main() -> None:
     options = parse()
     record = read(options.out, options.seed)
+    for path in options.merge:
+        for row in read(path, options.seed)["rows"]:
+            keep(row, record, options)
+    if options.merge:
+        print(f"{options.out}: {len(record['rows'])} of {len(all_cells())} cells")
+        return
     if options.table:
         print(render_table(record), end="")
         return
@@ -314,6 +321,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--force", action="store_true", help="run finished cells again")
     parser.add_argument("--estimate", action="store_true", help="say how long it takes, and stop")
+    parser.add_argument(
+        "--merge", type=Path, nargs="+", default=[], help="take in the cells of other records, and stop"
+    )
     parser.add_argument("--table", action="store_true", help="print the record as Markdown, and run nothing")
     return parser.parse_args()
 

@@ -30,13 +30,19 @@ class APGD:
 
     Args:
         steps: moves a run.
+        patience: ends a run at the end of a window whose best loss is still further below 0 than ``patience`` times
+            what the window gained. Steps only get shorter, so such a run would have to gain more in less. It is for
+            losses that are 0 at success; None runs to the end, as the authors' code does.
     """
 
     steps: int = 100
+    patience: float | None = None
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise InputError(f"steps {self.steps} is too few: at least 1")
+        if self.patience is not None and not self.patience > 0:
+            raise InputError(f"patience {self.patience} ends every run at once: give more than 0")
 
     @property
     def uses_gradient(self) -> bool:
@@ -69,6 +75,8 @@ class APGD:
         }
         if threat.norm == "linf":
             state["low"], state["high"] = threat.bounds(clean)
+        if self.patience is not None:
+            state["done"] = torch.zeros(rows, dtype=torch.bool, device=clean.device)
         return query, state
 
     def advance(
@@ -115,6 +123,9 @@ class APGD:
         stalled = state["rises"] <= PROGRESS * state["window"]
         stuck = ~state["halved"] & (state["window_loss"] >= state["best_loss"])
         halve = due & (stalled | stuck)
+        if self.patience is not None:
+            gained = state["best_loss"] - state["window_loss"]
+            state["done"] = due & (-state["best_loss"] > self.patience * gained)
         state["halved"] = torch.where(due, stalled | stuck, state["halved"])
         state["size"] = torch.where(halve, state["size"] / 2, state["size"])
         state["window_loss"] = torch.where(due, state["best_loss"], state["window_loss"])

@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hierbench.attacks.objectives import UNUSED, Pooling, check_pooling, node_logits
+from hierbench.attacks.objectives import Pooling, check_pooling, node_logits
 from hierbench.attacks.verdict import Scoring
 from hierbench.errors import InputError
 from hierbench.models.layout import NodeLayout
@@ -66,15 +66,12 @@ class MarginObjective:
 class TargetedMarginObjective:
     """A wrong node's logit minus the true one's, for each of the strongest wrong nodes in turn.
 
-    The wrong nodes are ranked once, on the clean logits. ``skip`` leaves out a target whose strongest leaf was already
-    that of a target at one of these coarser depths: in a pooled search, where every image is scored at every depth,
-    another run towards the same leaf finds little.
+    The wrong nodes are ranked once, on the clean logits.
 
     Args:
         depth, scoring, pooling: which logits; see ``node_logits``.
         kind: ``margin``, or ``dlr``, which wants four candidates.
         targets: how many, T; at most n_d - 1 are there.
-        skip: coarser depths whose targets are not aimed at again.
     """
 
     depth: int
@@ -82,7 +79,6 @@ class TargetedMarginObjective:
     pooling: Pooling = "max"
     kind: Kind = "dlr"
     targets: int = 9
-    skip: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         check_pooling(self.pooling)
@@ -90,16 +86,14 @@ class TargetedMarginObjective:
             raise InputError(f"targets {self.targets} is too few: at least 1")
 
     def aims(self, clean_logits: Tensor, labels: Tensor, layout: NodeLayout) -> Tensor:
-        """Return (true node, target) of every run, [n, T, 2]; a run that is left out is -1 twice."""
+        """Return (true node, target) of every run, [n, T, 2]."""
         _check_count(self.kind, layout.nodes_at(self.depth), TARGETED_DLR_CANDIDATES, self.depth)
-        targets, leaves = self._ranked(clean_logits, labels, layout, self.depth)
-        truth = layout.node_of_leaf(self.depth)[labels][:, None].expand_as(targets)
-        aims = torch.stack([truth, targets], dim=2)
-        for depth in self.skip:
-            _, before = self._ranked(clean_logits, labels, layout, depth)
-            again = (leaves[:, :, None] == before[:, None, :]).any(dim=2)
-            aims = aims.masked_fill(again[:, :, None], UNUSED)
-        return aims
+        count = min(self.targets, layout.nodes_at(self.depth) - 1)
+        truth = layout.node_of_leaf(self.depth)[labels]
+        strength = node_logits(clean_logits, layout, depth=self.depth, scoring=self.scoring, pooling="max")
+        strength = strength.scatter(1, truth[:, None], -torch.inf)
+        targets = strength.sort(dim=1, descending=True, stable=True).indices[:, :count]
+        return torch.stack([truth[:, None].expand_as(targets), targets], dim=2)
 
     def loss(self, logits: Tensor, aims: Tensor, layout: NodeLayout) -> Tensor:
         """Return the loss of each row, [B]."""
@@ -109,19 +103,6 @@ class TargetedMarginObjective:
             return gap
         largest = nodes.topk(TARGETED_DLR_CANDIDATES, dim=1).values
         return gap / (largest[:, 0] - 0.5 * (largest[:, 2] + largest[:, 3]) + _TINY)
-
-    def _ranked(self, clean_logits: Tensor, labels: Tensor, layout: NodeLayout, depth: int) -> tuple[Tensor, Tensor]:
-        """Return the strongest wrong nodes at a depth and the strongest leaf under each, [n, T] both."""
-        count = min(self.targets, layout.nodes_at(depth) - 1)
-        truth = layout.node_of_leaf(depth)[labels]
-        strength = node_logits(clean_logits, layout, depth=depth, scoring=self.scoring, pooling="max")
-        strength = strength.scatter(1, truth[:, None], -torch.inf)
-        targets = strength.sort(dim=1, descending=True, stable=True).indices[:, :count]
-        if not self.skip:
-            return targets, targets
-        leaf_logits = clean_logits[:, None, : layout.num_leaves]
-        under = layout.node_of_leaf(depth)[None, None, :] == targets[:, :, None]
-        return targets, leaf_logits.masked_fill(~under, -torch.inf).argmax(dim=2)
 
 
 def _check_count(kind: Kind, candidates: int, wanted: int, depth: int) -> None:

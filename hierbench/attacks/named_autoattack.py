@@ -14,6 +14,12 @@ if TYPE_CHECKING:
 _STEPS = Parameter("steps", 100, "gradient steps a run", minimum=1)
 _RESTARTS = Parameter("restarts", 1, "runs from different random starts", minimum=1)
 _TARGETS = Parameter("targets", 9, "how many wrong nodes are aimed at (fewer where the depth has fewer)", minimum=1)
+_PATIENCE = Parameter(
+    "patience",
+    8.0,
+    "a targeted run ends when it is further from success than this many times what its last window gained; 0: never",
+    minimum=0,
+)
 _QUERIES = Parameter("queries", 5000, "queries of Square", minimum=1)
 _EOT = Parameter("eot", 1, "gradients averaged at each point, for a model that draws at random", minimum=1)
 _VERSION = Parameter(
@@ -47,10 +53,10 @@ def _part(
     return Part(component, make, instead)
 
 
-def _apgd(steps: int) -> Optimiser:
+def _apgd(steps: int, patience: float = 0.0) -> Optimiser:
     from hierbench.attacks.apgd import APGD
 
-    return APGD(steps=steps)
+    return APGD(steps=steps, patience=patience or None)
 
 
 def _ce(ground: Ground) -> Objective:
@@ -65,11 +71,11 @@ def _margin(ground: Ground, *, dlr: bool) -> Objective:
     return MarginObjective(depth=ground.depth, scoring=ground.scoring, kind="dlr" if dlr else "margin")
 
 
-def _towards(ground: Ground, *, dlr: bool, targets: int, skip: tuple[int, ...]) -> Objective:
+def _towards(ground: Ground, *, dlr: bool, targets: int) -> Objective:
     from hierbench.attacks.margins import TargetedMarginObjective
 
     return TargetedMarginObjective(
-        depth=ground.depth, scoring=ground.scoring, kind="dlr" if dlr else "margin", targets=targets, skip=skip
+        depth=ground.depth, scoring=ground.scoring, kind="dlr" if dlr else "margin", targets=targets
     )
 
 
@@ -100,14 +106,14 @@ def _apgd_dlr(ground: Ground, *, steps: int, restarts: int, eot: int = 1, pooled
 
 
 def _apgd_t(
-    ground: Ground, *, steps: int, restarts: int, targets: int, skip: tuple[int, ...] = (), pooled: bool = False
+    ground: Ground, *, steps: int, restarts: int, targets: int, patience: float = 0.0, pooled: bool = False
 ) -> Part:
     dlr = ground.candidates >= _TARGETED_DLR
     return _part(
         "apgd-t" if dlr else "apgd-margin-t",
         ground,
-        lambda: _towards(ground, dlr=dlr, targets=targets, skip=skip),
-        lambda: _apgd(steps),
+        lambda: _towards(ground, dlr=dlr, targets=targets),
+        lambda: _apgd(steps, patience),
         restarts=restarts,
         pooled=pooled,
         instead="" if dlr else _undefined(ground, "apgd-t", _TARGETED_DLR, "apgd-margin-t"),
@@ -120,7 +126,6 @@ def _fab_t(
     steps: int,
     restarts: int,
     targets: int,
-    skip: tuple[int, ...] = (),
     pooled: bool = False,
     instead: str = "",
 ) -> Part:
@@ -132,7 +137,7 @@ def _fab_t(
     return _part(
         "fab-t",
         ground,
-        lambda: _towards(ground, dlr=False, targets=targets, skip=skip),
+        lambda: _towards(ground, dlr=False, targets=targets),
         optimiser,
         restarts=restarts,
         pooled=pooled,
@@ -198,23 +203,17 @@ def _version(settings: Settings, ground: Ground) -> tuple[Part, ...]:
 def _pooled(settings: Settings, ground: Ground, *, full: bool) -> tuple[Part, ...]:
     """Return the stages of the worst case over all depths, coarse to fine; under direct scoring, one depth's own.
 
-    The target of a coarser depth is not aimed at again at a finer one, for every image is scored at every depth. At
-    a depth of two nodes the margin's gradient is a multiple of the cross-entropy's, so one of them is enough.
+    At a depth of two nodes the margin's gradient is a multiple of the cross-entropy's, so one of them is enough.
     """
-    steps, targets = _number(settings, "steps"), _number(settings, "targets")
+    steps, targets, patience = _number(settings, "steps"), _number(settings, "targets"), float(settings["patience"])
     pooled = ground.scoring == "rollup"
     grounds = [ground.at(depth) for depth in range(1, len(ground.nodes) + 1)] if pooled else [ground]
 
-    def coarser(at: Ground) -> tuple[int, ...]:
-        return tuple(g.depth for g in grounds if g.depth < at.depth)
-
     parts = [_apgd_ce(at, steps=steps, restarts=1, pooled=pooled) for at in grounds]
     several = [at for at in grounds if at.candidates > 2]
-    parts += [_apgd_t(at, steps=steps, restarts=1, targets=targets, skip=coarser(at), pooled=pooled) for at in several]
+    parts += [_apgd_t(at, steps=steps, restarts=1, targets=targets, patience=patience, pooled=pooled) for at in several]
     if full:
-        parts += [
-            _fab_t(at, steps=steps, restarts=1, targets=targets, skip=coarser(at), pooled=pooled) for at in grounds
-        ]
+        parts += [_fab_t(at, steps=steps, restarts=1, targets=targets, pooled=pooled) for at in grounds]
         queries = _number(settings, "queries")
         parts += [_square(at, queries=queries, restarts=1, pooled=pooled) for at in grounds]
     return tuple(parts)
@@ -308,7 +307,7 @@ def _entries() -> Sequence[AttackSpec]:
             summary="Worst case over all depths by apgd-ce and apgd-t, coarse to fine in one search.",
             source="METHODS.md 1, 2; arXiv 2003.01690",
             depths="pooled",
-            parameters=(_STEPS, _TARGETS),
+            parameters=(_STEPS, _TARGETS, _PATIENCE),
             parts=lambda settings, ground: _pooled(settings, ground, full=False),
         ),
         AttackSpec(
@@ -316,7 +315,7 @@ def _entries() -> Sequence[AttackSpec]:
             summary="Worst case over all depths by AutoAttack's four components, coarse to fine in one search.",
             source="METHODS.md 1, 2; arXiv 2003.01690",
             depths="pooled",
-            parameters=(_STEPS, _TARGETS, _QUERIES),
+            parameters=(_STEPS, _TARGETS, _QUERIES, _PATIENCE),
             parts=lambda settings, ground: _pooled(settings, ground, full=True),
         ),
     )

@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from hierbench.attacks.apgd import APGD
 from hierbench.attacks.catalogue import ATTACKS
 from hierbench.attacks.engine import Stage, run_attack
-from hierbench.attacks.margins import TargetedMarginObjective
+from hierbench.attacks.noise import NoiseSource
 from hierbench.attacks.objectives import LeafObjective, NodeObjective, node_logits
 from hierbench.attacks.result import AttackResult
 from hierbench.attacks.threat import ThreatModel
@@ -90,24 +91,28 @@ def test_a_stage_leaves_out_samples_whose_depth_is_broken() -> None:
     assert full.forwards < alone.forwards + 40 * 101
 
 
-def test_targets_of_coarser_depths_are_not_aimed_at_again() -> None:
-    logits = NET(IMAGES)
-    plain = TargetedMarginObjective(3, "rollup", kind="margin").aims(logits, LABELS, TREE)
-    skipping = TargetedMarginObjective(3, "rollup", kind="margin", skip=(1, 2)).aims(logits, LABELS, TREE)
-    assert plain.shape == skipping.shape == (60, 7, 2)
-    for row in range(60):
-        before = set()
-        for depth in (1, 2):
-            nodes = node_logits(logits[row : row + 1], TREE, depth=depth, scoring="rollup", pooling="max")[0]
-            owner, truth = TREE.node_of_leaf(depth), TREE.node_of_leaf(depth)[LABELS[row]]
-            for node in range(len(nodes)):
-                if node != truth:
-                    leaves = torch.where(owner == node, logits[row, :8], -torch.inf)
-                    before.add(int(leaves.argmax()))
-        for run in range(7):
-            left_out = int(plain[row, run, 1]) in before
-            assert (skipping[row, run] == -1).all().item() == left_out
-            assert left_out or torch.equal(skipping[row, run], plain[row, run])
+def test_a_hopeless_run_ends_early_and_costs_next_to_nothing_in_strength() -> None:
+    found = {patience: attack("multilevel_apgd", patience=patience) for patience in (0, 8)}
+    assert found[8].forwards < 0.75 * found[0].forwards
+    worse = found[0].broken["rollup"].sum(axis=0) - found[8].broken["rollup"].sum(axis=0)
+    assert (worse <= 1).all()
+
+
+def test_patience_counts_what_a_window_gained() -> None:
+    """A loss that rises by one a step: 22 in the first window, which is patience enough for 44 below 0, not for 50."""
+    clean, threat = torch.full((2, 1, 1, 1), 0.5), ThreatModel("linf", Fraction(1, 10))
+    noise = NoiseSource(seed=0, dataset="d", attack="a", sample_ids=("s", "t")).rows([0, 1], [0, 0])
+    apgd = APGD(steps=100, patience=2.0)
+    query, state = apgd.start(clean, threat, noise)
+    ended = []
+    for step in range(24):
+        query, state = apgd.advance(
+            query, clean, threat, loss=torch.tensor([-66.0 + step, -72.0 + step]), gradient=torch.ones_like(query),
+            step=torch.full((2,), step), state=state, noise=noise,
+        )  # fmt: skip
+        ended.append(state["done"].tolist())
+    assert ended[22] == [False, True]
+    assert not any(any(flags) for flags in ended[:22])
 
 
 def test_roll_up_is_monotone_in_depth_and_logsumexp_decisions_are_not() -> None:

@@ -37,7 +37,7 @@ def script(name: str) -> ModuleType:
 
 @pytest.fixture(scope="module")
 def scripts() -> Iterator[dict[str, ModuleType]]:
-    found = {name: script(name) for name in ("subjects", "parity", "speed")}
+    found = {name: script(name) for name in ("subjects", "parity", "speed_runs", "speed")}
     yield found
     for name in found:
         del sys.modules[name]
@@ -154,10 +154,10 @@ def test_a_finished_cell_is_known_and_a_changed_one_is_not(
 def test_speed_compares_equal_work(
     scripts: dict[str, ModuleType], subject: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    speed = scripts["speed"]
-    monkeypatch.setattr(speed, "STEPS", 8)
-    monkeypatch.setattr(speed, "EASY", Fraction(3, 255))
-    found = {case.name: case for case in speed.cases(subject, subject, 0)}
+    speed, runs = scripts["speed"], scripts["speed_runs"]
+    monkeypatch.setattr(runs, "STEPS", 8)
+    monkeypatch.setattr(runs, "EASY", Fraction(3, 255))
+    found = {case.name: case for case in runs.cases(subject, subject, 0)}
     assert set(speed.ALLOWED) <= set(found)
     ours, theirs = found["depths/undefended"].ours(), found["depths/undefended"].theirs()
     assert len(ours.robust) == len(theirs.robust) == 3
