@@ -153,7 +153,7 @@ class StageSearch:
         )
         seen = found.logits[:, : rows["best_logits"].shape[1]]
         value, depth = found.loss, self._criterion.depth
-        breaks, nonfinite = self._criterion.broken(seen, rows["true_node"])
+        breaks, nonfinite = self._criterion.surely_broken(seen, rows["true_node"])
         if isinstance(stage.objective, RestrictedObjective):
             breaks = breaks & (stage.objective.lost(seen, rows["aims"], chunk.criterion.layout) | nonfinite)
         level = torch.where(breaks, depth, chunk.criterion.layout.num_depths + 1)

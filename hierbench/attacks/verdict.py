@@ -18,6 +18,8 @@ from hierbench.models.layout import NodeLayout
 Scoring = Literal["rollup", "direct"]
 SCORINGS: tuple[Scoring, ...] = get_args(Scoring)
 
+ROUNDING = 2e-5
+"""How far the same logits in float32 may lie apart in batches of two sizes, relative to the largest of them."""
 NO_NODE = -1
 """The predicted node of a sample whose logits are not finite."""
 
@@ -79,6 +81,16 @@ class Criterion:
         nodes = _nodes_at(logits, self.layout, self.depth, self.scoring)
         return nodes != true_node, nodes == NO_NODE
 
+    def surely_broken(self, logits: Tensor, true_node: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``broken``, without those that the rounding of another batch could take back.
+
+        A search that stopped on a tie would hold an image that its verification, in batches of another size, may judge
+        the other way.
+        """
+        broken, nonfinite = self.broken(logits, true_node)
+        slack = ROUNDING * _read(logits, self.layout, self.depth, self.scoring).abs().amax(dim=1)
+        return broken & ((self.margin(logits, true_node) > slack) | nonfinite), nonfinite
+
     def at(self, depth: int) -> Criterion:
         """Return the same criterion at another depth."""
         return self if depth == self.depth else Criterion(self.layout, depth, self.scoring)
@@ -117,6 +129,8 @@ class DepthsBroken:
 
     table: Tensor
     """Long [C, C]: 1 .. D, and D + 1 on the diagonal."""
+    unbroken: int
+    """D + 1."""
 
     @classmethod
     def of(cls, layout: NodeLayout) -> DepthsBroken:
@@ -126,12 +140,19 @@ class DepthsBroken:
         for depth in range(rows.shape[0], 0, -1):
             row = rows[depth - 1]
             first[row[:, None] != row[None, :]] = depth
-        return cls(first)
+        return cls(first, rows.shape[0] + 1)
 
     def level(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Return long [B]: the coarsest broken depth under roll-up; logits that are not finite break depth 1."""
+        """Return long [B]: the coarsest broken depth under roll-up; logits that are not finite break depth 1.
+
+        A depth that is broken by no more than another batch's rounding gives D + 1, as if nothing were.
+        """
         leaves = logits[:, : self.table.shape[0]]
-        level = self.table[labels, leaves.argmax(dim=1)]
+        best, predicted = leaves.max(dim=1)
+        level = self.table[labels, predicted]
+        right = leaves.masked_fill(self.table[labels] <= level[:, None], -torch.inf).amax(dim=1)
+        sure = best - right > ROUNDING * leaves.abs().amax(dim=1)
+        level = torch.where(sure, level, self.unbroken)
         return torch.where(torch.isfinite(leaves).all(dim=1), level, 1)
 
 
