@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hierbench.attacks.named_adaptive import ADAPTIVE_ATTACKS
 from hierbench.attacks.named_autoattack import AUTOATTACKS
 from hierbench.attacks.named_external import EXTERNAL_ATTACKS
 from hierbench.attacks.named_pgd import PGD_ATTACKS
@@ -13,7 +14,7 @@ __all__ = ["ATTACKS", "AttackSpec", "Parameter", "Part", "Settings", "Surroundin
 
 
 def _fill(registry: Registry[AttackSpec]) -> None:
-    for spec in (*PGD_ATTACKS, *AUTOATTACKS, *SEMANTIC_ATTACKS, *EXTERNAL_ATTACKS):
+    for spec in (*PGD_ATTACKS, *AUTOATTACKS, *SEMANTIC_ATTACKS, *ADAPTIVE_ATTACKS, *EXTERNAL_ATTACKS):
         registry.add(spec.name, spec)
 
 

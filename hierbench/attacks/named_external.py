@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from hierbench.attacks.spec import AttackSpec, Ground, Part, Settings, Surroundings
+from hierbench.attacks.spec import AttackSpec, Ground, Part, Runner, Settings, Surroundings
 from hierbench.errors import HierbenchError, InputError
 
 if TYPE_CHECKING:
@@ -55,15 +55,19 @@ def by_engine(spec: AttackSpec, engine: str) -> AttackSpec:
         said = "; ".join(f"depth {ground.depth}: {text}" for text in found.substitutions)
         return tuple(Part(name, _no_stage, said if not index else "") for index, name in enumerate(found.names))
 
-    def run(settings: Settings, arguments: Mapping[str, Any]) -> AttackResult:
+    def runner(bound: Any, settings: Settings) -> Runner:
         from hierbench.attacks.external.pyautoattack import Budget, run_pyautoattack
 
         known = ("steps", "restarts", "targets", "queries", "eot")
-        budget = {name: int(settings[name]) for name in known if name in settings}
-        given = {name: value for name, value in arguments.items() if name != "dataset"}
-        return run_pyautoattack(**given, version=version(settings), attacks=wanted, budget=Budget(**budget))
+        budget = Budget(**{name: int(settings[name]) for name in known if name in settings})
 
-    return replace(spec, parts=parts, run=run, engine="pyautoattack")
+        def run(arguments: Mapping[str, Any]) -> AttackResult:
+            given = {name: value for name, value in arguments.items() if name not in ("dataset", "full_budget")}
+            return run_pyautoattack(**given, version=version(settings), attacks=wanted, budget=budget)
+
+        return run
+
+    return replace(spec, parts=parts, runner=runner, engine="pyautoattack")
 
 
 def _torchattack(name: str) -> AttackSpec:
@@ -72,10 +76,14 @@ def _torchattack(name: str) -> AttackSpec:
     def parts(settings: Settings, ground: Ground) -> tuple[Part, ...]:
         return (Part(full, _no_stage),)
 
-    def run(settings: Settings, arguments: Mapping[str, Any]) -> AttackResult:
+    def runner(bound: Any, settings: Settings) -> Runner:
         from hierbench.attacks.external.torchattacks import run_torchattacks
 
-        return run_torchattacks(name, **arguments, settings=settings)
+        def run(arguments: Mapping[str, Any]) -> AttackResult:
+            given = {key: value for key, value in arguments.items() if key != "full_budget"}
+            return run_torchattacks(name, **given, settings=settings)
+
+        return run
 
     return AttackSpec(
         name=full,
@@ -84,7 +92,7 @@ def _torchattack(name: str) -> AttackSpec:
         depths="leaf",
         parameters=(),
         parts=parts,
-        run=run,
+        runner=runner,
         engine="torchattacks",
         open_settings=True,
     )

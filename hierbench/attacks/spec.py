@@ -114,6 +114,10 @@ class Part:
     instead: str = ""
 
 
+Runner = Callable[[Mapping[str, Any]], "AttackResult"]
+"""Attacks one chunk: from the arguments of ``run_attack`` to its result."""
+
+
 @dataclass(frozen=True)
 class AttackSpec:
     """A named attack: what it is, where it comes from, its settings, and how its plan is made.
@@ -129,8 +133,8 @@ class AttackSpec:
         leaf_only: it is defined at the leaves' depth alone.
         prepare: called once a cell, before anything is written: from the bound model and the settings to the model that
             is attacked and judged, and what the record's parameters say besides; None leaves the model as it is.
-        run: another library's loop in place of ours: from the settings and the arguments of ``run_attack`` (less its
-            plan, name, pooling and severity) to its result.
+        runner: another loop in place of a plan's stages, made once a cell from the bound model and the settings: from
+            the arguments of ``run_attack`` (less its plan, name and pooling) to its result.
         engine: whose loop runs.
         open_settings: settings it does not list are handed on as they are given.
         universal: it is one perturbation for all images, and needs a ``fitter`` (``hierbench.attacks.universal``).
@@ -144,7 +148,7 @@ class AttackSpec:
     parts: Callable[[Settings, Ground], tuple[Part, ...]]
     leaf_only: bool = field(default=False)
     prepare: Callable[[Any, Settings], tuple[Any, Mapping[str, Value]]] | None = field(default=None)
-    run: Callable[[Settings, Mapping[str, Any]], AttackResult] | None = field(default=None)
+    runner: Callable[[Any, Settings], Runner] | None = field(default=None)
     engine: str = field(default="hierbench")
     open_settings: bool = field(default=False)
     universal: bool = field(default=False)
@@ -161,7 +165,7 @@ class AttackSpec:
 
     def searches_in_full(self, scoring: Scoring) -> bool:
         """Return whether it can go on after a success, for the severity of mistakes: our loop, at one depth."""
-        return self.run is None and not self.pools(scoring)
+        return self.runner is None and not self.pools(scoring)
 
     def settings(self, given: Mapping[str, object] | None = None) -> dict[str, Value]:
         """Return every setting, resolved; an unknown name or a wrong value is an ``InputError``."""

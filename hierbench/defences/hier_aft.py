@@ -20,6 +20,7 @@ from hierbench.defences.settings import HierAFTSettings
 from hierbench.errors import InputError
 from hierbench.models.heads import CosineHead, Head, HyperbolicHead
 from hierbench.models.hyperbolic import radius
+from hierbench.models.negatives import ExtraNegatives, logits_with_negatives
 
 if TYPE_CHECKING:
     from hierbench.models.zeroshot import ZeroShotModel
@@ -125,24 +126,15 @@ class HierAFT(Defence[HierAFTSettings]):
         )
 
     def level_logits(
-        self, head: Head, images: Tensor, own: Tensor, extra: hnsa.ExtraNegatives, text: TextNodes, rows: Tensor | None
+        self, head: Head, images: Tensor, own: Tensor, extra: ExtraNegatives, text: TextNodes, rows: Tensor | None
     ) -> Tensor:
         """Logits of image points over a level's nodes ``own [M, E]`` and its extra negatives.
 
         ``rows`` is the true node of each image point, for the negatives that are none of its; None means row m is
         node m.
         """
-        if not len(extra):
-            return head.point_logits(images, own)
-        borrowed = torch.cat(
-            [head.points(text.features.index_select(0, prompt), steps) for steps, prompt in extra.groups]
-        )
-        if self.settings.hnsa_radius == "level":
-            borrowed = hnsa.at_radius(borrowed, radius(own).mean())
-        logits = head.point_logits(images, torch.cat([own, borrowed]))
-        blocked = extra.blocked if rows is None else extra.blocked.index_select(0, rows)
-        unrelated = logits[:, len(own) :].masked_fill(blocked, float("-inf"))
-        return torch.cat([logits[:, : len(own)], unrelated], dim=1)
+        moved = self.settings.hnsa_radius == "level"
+        return logits_with_negatives(head, images, own, extra, text.features, rows, level_radius=moved)
 
     def leaf_term(self, head: Head, images: Tensor, labels: Tensor, text: TextNodes) -> Tensor:
         """CE_0: mean over images."""

@@ -119,5 +119,12 @@ class Watched:
         return self.inner.advance(*args, **kwargs)
 
 
-OURS = [name for name, spec in ATTACKS.items() if spec.run is None and spec.prepare is None and not spec.universal]
+OURS = [
+    name
+    for name, spec in ATTACKS.items()
+    if spec.runner is None
+    and spec.prepare is None
+    and not spec.universal
+    and name not in ("angular_pgd", "universal_hier")  # they read the model's embedding
+]
 """The named attacks that run in our own loop and need nothing but logits."""

@@ -45,7 +45,7 @@ def test_naming_them_imports_no_library() -> None:
 
 def test_one_of_torchattacks_runs_under_its_name() -> None:
     spec = ATTACKS.get("torchattacks:PGD")
-    result = spec.run(spec.settings({"steps": "12"}), arguments(depth=2))
+    result = spec.runner(NET, spec.settings({"steps": "12"}))(arguments(depth=2))
     assert result.attack == "torchattacks:PGD"
     assert result.engine.startswith("torchattacks ")
     assert result.settings["steps"] == 12
@@ -69,7 +69,7 @@ def test_the_authors_code_runs_what_the_record_says(name: str, depth: int, compo
     quick = {"steps": 4, "queries": 10, "targets": 2}
     settings = spec.settings({k: v for k, v in quick.items() if k in {p.name for p in spec.parameters}})
     said = spec.components(settings, nodes=TREE.node_counts, depths=(depth,), scoring="rollup")
-    result = spec.run(settings, arguments(depth))
+    result = spec.runner(NET, settings)(arguments(depth))
     assert said == components == result.components
     assert bool(spec.substitutions(settings, nodes=TREE.node_counts, depths=(depth,), scoring="rollup")) == bool(
         result.substitutions

@@ -6,13 +6,14 @@ import pytest
 import torch
 from standin import digits_forest, mixed_forest, ragged_tree
 
-from hierbench.defences.hnsa import at_radius, negative_tables
+from hierbench.defences.hnsa import negative_tables
 from hierbench.defences.hypavg import class_nodes, climb
 from hierbench.defences.nodes import TrainingNodes, level_weight, training_nodes
 from hierbench.errors import InputError
 from hierbench.hierarchy.catalogue import load_hierarchy
 from hierbench.hierarchy.tree import Forest
 from hierbench.models.heads import HyperbolicHead
+from hierbench.models.negatives import at_radius
 
 
 def ragged(classes: list[int] | None = None) -> TrainingNodes:
