@@ -133,7 +133,7 @@ def attacked(cell: Cell, subject: Subject, fitter: Fitter, *, seed: int) -> dict
         device=subject.device,
     )
     fit, fit_seconds = fitter.take_cost()
-    clean, broken = result.clean_broken["rollup"], result.broken["rollup"]
+    clean, broken = result.clean_broken["rollup"], result.counted("rollup")
     searched = int(result.searched.sum())
     return {
         "cell": cell.name,

@@ -99,13 +99,13 @@ def their_leaf(subject: Subject, eps: Fraction, seed: int) -> Side:
 def our_depths(subject: Subject, eps: Fraction, seed: int) -> Side:
     depth, settings = subject.layout.num_depths, {"steps": STEPS, "targets": TARGETS}
     result = ours(subject, "multilevel_apgd", eps=eps, depth=depth, seed=seed, settings=settings)
-    return Side.of([result], [int(column.sum()) for column in ~result.broken["rollup"].T])
+    return Side.of([result], [int(column.sum()) for column in ~result.counted("rollup").T])
 
 
 def their_depths(subject: Subject, eps: Fraction, seed: int) -> Side:
     """Attack every depth in full, one after another."""
     results = [their_apgd(subject, eps, depth, seed) for depth in range(1, subject.layout.num_depths + 1)]
-    broken = np.any([result.broken["rollup"] for result in results], axis=0)
+    broken = np.any([result.counted("rollup") for result in results], axis=0)
     return Side.of(results, [survivors(result) for result in results], [int(column.sum()) for column in ~broken.T])
 
 

@@ -136,9 +136,6 @@ def _conclude(
     depth, scoring = chunk.criterion.depth, chunk.criterion.scoring
     level = _levels(final.judgement, chunk)
     breaks = ledger.searched & (level < ledger.clean_level)
-    final_broken = dict(final.judgement.broken)
-    if chunk.every_depth is not None:  # a survivor's image may be right where the clean one was wrong
-        final_broken = {name: broken | clean.broken[name] for name, broken in final_broken.items()}
     return AttackResult(
         attack=attack_name,
         components=tuple(stage.component for stage in plan),
@@ -150,7 +147,7 @@ def _conclude(
         clean_predictions=_host(clean.predictions),
         predictions=_host(final.judgement.predictions),
         clean_broken=_host(clean.broken),
-        broken=_host(final_broken),
+        broken=_host(final.judgement.broken),
         searched=ledger.searched,
         broken_by=np.where(breaks, ledger.stage, NOT_FOUND),
         steps_used=ledger.steps_used,

@@ -39,7 +39,8 @@ class AttackResult:
         clean_logits: [n, N]; hand them to the next depth's call to save a forward.
         logits: [n, N] of ``adversarial``, by the verification's forward.
         clean_predictions, predictions: long [n, D] a scoring; -1 where the logits are not finite.
-        clean_broken, broken: bool [n, D] a scoring. Wrong on the clean image counts as broken.
+        clean_broken, broken: bool [n, D] a scoring: what each image shows. At a depth other than the attacked one an
+            image may be right where its clean one was wrong; see ``counted``.
         searched: bool [n]: attacked at all: right at this depth on the clean image, and eps above 0.
         broken_by: long [n]: the stage that broke it; -1 where none did.
         steps_used: long [n]: gradient steps up to the first success, or all of them.
@@ -88,6 +89,10 @@ class AttackResult:
     backwards: int
     padding: int
     seconds: float
+
+    def counted(self, scoring: Scoring) -> NDArray[np.bool_]:
+        """Return bool [n, D]: broken, or wrong already on the clean image, which counts as broken. METHODS.md 4."""
+        return self.broken[scoring] | self.clean_broken[scoring]
 
     @property
     def verdict(self) -> NDArray[np.bool_]:

@@ -38,10 +38,16 @@ def evaluate(
     seed: Annotated[int | None, typer.Option(help="Seed of every random draw.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images in a forward.")] = None,
     severity_samples: Annotated[int | None, typer.Option(help="Samples searched to the full budget.")] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="Whose loop runs AutoAttack and its components: hierbench or pyautoattack.")
+    ] = None,
     protocol: Annotated[str | None, typer.Option(help="Protocol that fixes what is not said.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... [cuda if there is one]")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the results. [./hierbench-results]")] = None,
     data_root: Annotated[Path | None, typer.Option(help="Folder of the image data. [HIERBENCH_DATA_ROOT]")] = None,
+    store_images: Annotated[
+        str | None, typer.Option(help="8bit or float: keep the adversarial images, for hierbench replay.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Run a finished cell again.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the place of the record only.")] = False,
 ) -> int:
@@ -77,10 +83,12 @@ def evaluate(
             seed=seed,
             batch_size=batch_size,
             severity_samples=severity_samples,
+            engine=engine,
             protocol=protocol,
             device=device,
             out=out,
             data_root=data_root,
+            store_images=store_images,
         )
         for one_model in models
         for one_attack in attacks
@@ -97,6 +105,7 @@ def _run(request: Request, *, force: bool, quiet: bool) -> bool:
     """Evaluate one cell, print it, and return whether it can be trusted."""
     from hierbench.evaluation.observer import Observer
     from hierbench.evaluation.prepare import prepare_cell
+    from hierbench.evaluation.replay.file import images_path
     from hierbench.evaluation.runner import run_cell
     from hierbench.reporting.progress import RichProgress
 
@@ -105,6 +114,9 @@ def _run(request: Request, *, force: bool, quiet: bool) -> bool:
     record = run_cell(cell, force=force, observer=observer)
     if not quiet:
         show_record(record)
+    if cell.store_images is not None and not quiet:
+        kept = images_path(cell.folder, cell.identity.cell, cell.store_images)
+        console().print(f"images: {kept}", soft_wrap=True)
     console().print(f"record: {cell.record_path}" if not quiet else str(cell.record_path), soft_wrap=True)
     return not record.checks.failed
 

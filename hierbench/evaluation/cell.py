@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,6 +19,7 @@ from hierbench.evaluation.verdicts import AttackVerdicts, CleanVerdicts
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from hierbench.evaluation.replay.form import Form
     from hierbench.hierarchy.tree import Hierarchy
 
 UNITS_PER_CHUNK = 4
@@ -130,6 +131,10 @@ class Cell:
     seen: Mapping[str, str] | None = None
     """``trained``, ``known`` or ``unseen`` for each class id."""
     notes: tuple[str, ...] = field(default=())
+    store_images: Form | None = None
+    """How the adversarial images are kept beside the record; None keeps none."""
+    replayed: bool = False
+    """The images are those of another run: nothing was searched here."""
 
     @property
     def record_path(self) -> Path:
@@ -155,6 +160,22 @@ class Cell:
     def vacuous(self) -> bool:
         """True if the threat model allows no change at all (eps = 0)."""
         return self.identity.attack.eps_value == 0.0
+
+    def chunks(self) -> Iterator[tuple[int, Chunk]]:
+        """Yield the chunks in order with their numbers: what is computed, and kept, at once."""
+        ids, labels = self.images.ids, np.asarray(self.images.labels, dtype=np.int64)
+        for index, start in enumerate(range(0, len(ids), self.chunk_size)):
+            stop = min(start + self.chunk_size, len(ids))
+            chosen = np.arange(start, stop)
+            yield (
+                index,
+                Chunk(
+                    pixels=self.images.pixels(chosen),
+                    labels=labels[chosen],
+                    ids=tuple(ids[start:stop]),
+                    full_budget=chosen < self.identity.attack.severity_samples,
+                ),
+            )
 
     def fingerprint(self) -> str:
         """Hash of all that decides the verdicts' bits: settings, data, weights, code, packages, device, threads."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from hierbench.datasets.seen import load_seen
 from hierbench.errors import InputError
 from hierbench.evaluation.cell import Cell, cell_name, safe_name
 from hierbench.evaluation.environment import describe_environment
+from hierbench.evaluation.fitting import make_fitter
 from hierbench.evaluation.identity import (
     Arguments,
     AttackIdentity,
@@ -28,6 +30,8 @@ from hierbench.evaluation.identity import (
     Settings,
 )
 from hierbench.evaluation.identity import SeenSplit as SeenSplitIdentity
+from hierbench.evaluation.replay.file import check_size
+from hierbench.evaluation.replay.form import read_form
 from hierbench.evaluation.request import RESULTS_FOLDER, Plan, Request, choose_hierarchy, make_plan, spell_eps
 from hierbench.evaluation.storage import digest_bytes, digest_json
 from hierbench.evaluation.victim import EngineVictim
@@ -37,6 +41,7 @@ from hierbench.models.load import load_model
 from hierbench.paths import data_dir
 
 if TYPE_CHECKING:
+    from hierbench.attacks.catalogue import Value
     from hierbench.datasets.images import ImageSet
     from hierbench.hierarchy.tree import Hierarchy
     from hierbench.models.zeroshot import ZeroShotModel
@@ -56,21 +61,33 @@ def prepare_cell(request: Request, *, model: ZeroShotModel | None = None) -> Cel
         entry = resolve_model(named, plan.protocol.variant)
         model = load_model(entry, backbone=plan.protocol.backbone, device=str(device))
     model = model.to(device).eval()
-    bound = bind(model, hierarchy, template=plan.template)
+    bound: Any = bind(model, hierarchy, template=plan.template)
+    facts: Mapping[str, Value] = {}
+    if plan.attack.prepare is not None:
+        bound, facts = plan.attack.prepare(bound, plan.settings)
+    threat = ThreatModel(plan.norm, plan.eps)
+    form = None if request.store_images is None else read_form(request.store_images)
+    if form is not None:
+        check_size(len(images.ids), images.spec.grid, len(plan.depths), form, threat)
+    fitter = make_fitter(plan, bound, images, threat=threat, device=device, root=request.data_root)
     victim = EngineVictim(
         forward=bound,
         layout=bound.layout,
         spec=plan.attack,
         settings=plan.settings,
-        threat=ThreatModel(plan.norm, plan.eps),
+        threat=threat,
         scoring=plan.scoring,
         batch_size=plan.batch_size,
         seed=plan.seed,
         dataset=plan.dataset,
         device=device,
+        heights=hierarchy.lca_height,
+        fitter=fitter,
+        runner=None if plan.attack.runner is None else plan.attack.runner(bound, plan.settings),
+        store_images=form,
     )
     seen_name = model.info.seen or plan.protocol.seen_split
-    identity = _identity(plan, model, images, hierarchy, digest_json(bound.prompts), seen_name)
+    identity = _identity(plan, model, images, hierarchy, digest_json(bound.prompts), seen_name, facts)
     environment = describe_environment(
         device=device.type,
         device_name=_device_name(device),
@@ -91,7 +108,14 @@ def prepare_cell(request: Request, *, model: ZeroShotModel | None = None) -> Cel
         folder=out / safe_name(plan.protocol.name) / safe_name(model.name),
         text_forwards=model.text_forwards,
         seen=_seen(plan.dataset, model, seen_name),
+        notes=(*images.notes, *(() if fitter is None else (fitter.given.source,))),
+        store_images=form,
     )
+
+
+def _engine(name: str) -> str:
+    """Return whose loop runs, with its version where it is not ours."""
+    return name if name == "hierbench" else f"{name} {importlib.metadata.version(name)}"
 
 
 def choose_device(name: str | None) -> torch.device:
@@ -120,6 +144,7 @@ def _identity(
     hierarchy: Hierarchy,
     prompts_hash: str,
     seen_name: str | None,
+    facts: Mapping[str, Value],
 ) -> Identity:
     info = model.info
     deviations = list(plan.deviations)
@@ -127,6 +152,7 @@ def _identity(
         deviations.append(f"backbone: {plan.protocol.backbone} -> {model.backbone}")
     if info.trained_on is not None and info.trained_on != plan.protocol.train_dataset:
         deviations.append(f"training data: {plan.protocol.train_dataset} -> {info.trained_on}")
+    nodes = tuple(len(level) for level in hierarchy.levels)
     return Identity(
         cell="pending",
         protocol=ProtocolIdentity(
@@ -163,19 +189,23 @@ def _identity(
             name=hierarchy.tree,
             hash=hierarchy.content_hash,
             leaves=hierarchy.num_leaves,
-            nodes_per_depth=tuple(len(level) for level in hierarchy.levels),
+            nodes_per_depth=nodes,
         ),
         attack=AttackIdentity(
             name=plan.attack.name,
-            parameters=dict(plan.settings),
-            components=plan.attack.components(plan.settings),
-            engine="hierbench",
+            parameters={**plan.settings, **facts},
+            components=plan.attack.components(plan.settings, nodes=nodes, depths=plan.depths, scoring=plan.scoring),
+            substitutions=plan.attack.substitutions(
+                plan.settings, nodes=nodes, depths=plan.depths, scoring=plan.scoring
+            ),
+            engine=_engine(plan.attack.engine),
             norm=plan.norm,
             eps=spell_eps(plan.eps),
             eps_value=float(plan.eps),
             depths=plan.depths,
+            pooled=plan.attack.pools(plan.scoring),
             scoring=plan.scoring,
-            severity_samples=plan.severity_samples,
+            severity_samples=plan.severity_samples if plan.attack.searches_in_full(plan.scoring) else 0,
         ),
         seen_split=None if seen_name is None else SeenSplitIdentity(name=seen_name, hash=_seen_hash(seen_name)),
     )
@@ -207,7 +237,7 @@ def _resolved(plan: Plan, identity: Identity, device: torch.device) -> Settings:
         "limit": plan.limit,
         "template": plan.template,
         "attack": plan.attack.name,
-        **{f"settings.{name}": value for name, value in plan.settings.items()},
+        **{f"settings.{name}": value for name, value in identity.attack.parameters.items()},
         **_step_length(plan),
         "norm": plan.norm,
         "eps": identity.attack.eps,

@@ -38,17 +38,20 @@ class Request:
     seed: int | None = None
     batch_size: int | None = None
     severity_samples: int | None = None
+    engine: str | None = None
     protocol: str | None = None
     device: str | None = None
     out: str | Path | None = None
     data_root: str | Path | None = None
+    store_images: str | None = None
+    """``8bit`` or ``float``: keep the adversarial images beside the record."""
 
     def given(self) -> dict[str, Any]:
-        """Return what was said, as plain values for the record; folders are left out, they decide nothing."""
+        """Return what was said, as plain values for the record; what decides no figure is left out."""
         said: dict[str, Any] = {}
         for entry in fields(self):
             value = getattr(self, entry.name)
-            if value is None or entry.name in ("settings", "out", "data_root"):
+            if value is None or entry.name in ("settings", "out", "data_root", "store_images"):
                 continue
             if isinstance(value, tuple):
                 value = list(value)
@@ -97,6 +100,7 @@ def choose_hierarchy(request: Request) -> Hierarchy:
 def make_plan(request: Request, hierarchy: Hierarchy) -> Plan:
     """Fill a request's blanks from its protocol; anything impossible raises ``InputError`` naming the flag."""
     from hierbench.attacks.catalogue import ATTACKS
+    from hierbench.attacks.named_external import by_engine
     from hierbench.datasets.catalogue import check_split, get_spec
 
     protocol = choose_protocol(request.protocol, request.dataset)
@@ -107,7 +111,7 @@ def make_plan(request: Request, hierarchy: Hierarchy) -> Plan:
     changed = _Deviations()
     if listed is None:
         changed.note("dataset", "one of " + ", ".join(d.name for d in protocol.datasets), dataset)
-    attack = ATTACKS.get(request.attack or protocol.attacks.default)
+    attack = by_engine(ATTACKS.get(request.attack or protocol.attacks.default), request.engine or "hierbench")
     if attack.name not in protocol.attacks.names:
         changed.note("attack", "one of " + ", ".join(protocol.attacks.names), attack.name)
     norm = request.norm or protocol.attacks.norm
@@ -122,7 +126,8 @@ def make_plan(request: Request, hierarchy: Hierarchy) -> Plan:
         raise InputError(f"--scoring: {scoring!r} is none of {', '.join(SCORINGS)}")
     if scoring not in protocol.scorings:
         changed.note("scoring", "one of " + ", ".join(protocol.scorings), scoring)
-    own = {p.name for p in attack.parameters}
+    # The protocol's parameters are its own attacks': another one's steps are not the same thing.
+    own = {p.name for p in attack.parameters} if attack.name in protocol.attacks.names else set()
     fixed = {name: value for name, value in protocol.attacks.parameters.items() if name in own}
     settings = attack.settings({**fixed, **request.settings})
     for name, value in attack.settings(fixed).items():

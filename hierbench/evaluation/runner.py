@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
@@ -13,14 +13,15 @@ from numpy.typing import NDArray
 
 from hierbench.errors import HierbenchError
 from hierbench.evaluation import scores, trust
-from hierbench.evaluation.cell import Cell, Chunk, Effort
+from hierbench.evaluation.cell import Cell, Effort
 from hierbench.evaluation.journal import Journal, UnitKey, locked
 from hierbench.evaluation.memory import peak_memory_bytes
 from hierbench.evaluation.observer import Observer
 from hierbench.evaluation.records import Cost, Counts, DepthCost, Record, VerdictFile
+from hierbench.evaluation.replay.gather import finished, gather_images
+from hierbench.evaluation.replay.keep import KeptVerdicts, bare
 from hierbench.evaluation.request import Request
 from hierbench.evaluation.storage import atomic_write, digest_file
-from hierbench.evaluation.stored import finished_record
 from hierbench.evaluation.verdicts import AttackVerdicts, CleanVerdicts, Verdicts, write_verdicts
 
 if TYPE_CHECKING:
@@ -46,10 +47,12 @@ def evaluate(
     seed: int | None = None,
     batch_size: int | None = None,
     severity_samples: int | None = None,
+    engine: str | None = None,
     protocol: str | None = None,
     device: str | None = None,
     out: str | Path | None = None,
     data_root: str | Path | None = None,
+    store_images: str | None = None,
     force: bool = False,
     observer: Observer | None = None,
 ) -> Record:
@@ -59,7 +62,8 @@ def evaluate(
     ``digits-v1``. ``model`` is a name (a bare defence means the protocol's variant) or a loaded model. ``eps`` is a
     fraction or a number in pixel units of [0, 1]; ``depths`` are 1 (coarsest) to D (leaves); ``settings`` are the
     attack's own, such as ``{"steps": 50}``. Results go to ``<out>/<protocol>/<model>/``; a finished cell is read unless
-    ``force``, an interrupted one goes on from its journal.
+    ``force``, an interrupted one goes on from its journal. ``store_images`` (``8bit`` or ``float``) keeps the
+    adversarial images too, for ``replay``.
 
     Raises ``InputError`` naming what is wrong with the arguments. A run that fails a trust check returns all the same,
     with ``record.checks.failed`` set. Source: METHODS.md sections 1, 2, 4, 7.
@@ -82,10 +86,12 @@ def evaluate(
         seed=seed,
         batch_size=batch_size,
         severity_samples=severity_samples,
+        engine=engine,
         protocol=protocol,
         device=device,
         out=out,
         data_root=data_root,
+        store_images=store_images,
     )
     cell = prepare_cell(request, model=None if isinstance(model, str) else model)
     return run_cell(cell, force=force, observer=observer)
@@ -98,12 +104,12 @@ def run_cell(cell: Cell, *, force: bool = False, observer: Observer | None = Non
     with the same verdicts. Raises ``InputError`` if another run holds the cell or the folder cannot be written.
     """
     watcher = observer or Observer()
-    if not force and (done := finished_record(cell.record_path)) is not None:
+    if not force and (done := finished(cell)) is not None:
         watcher.note(f"already evaluated: {cell.record_path} (--force runs it again)")
         return done
     tried = cell.record_path.exists()
     with locked(cell.journal_path):
-        if not force and not tried and (done := finished_record(cell.record_path)) is not None:
+        if not force and not tried and (done := finished(cell)) is not None:
             return done  # by a run that held the lock until now
         journal = Journal(cell.journal_path, cell.fingerprint())
         session = journal.begin_session(fresh=force)
@@ -126,6 +132,8 @@ class _Run:
         self.journal = journal
         self.session = session
         self.observer = observer
+        self.kept: dict[int, list[UnitKey]] = {}
+        """Units that hold images, by attacked depth."""
 
     def record(self) -> Record:
         cell, attack = self.cell, self.cell.identity.attack
@@ -139,13 +147,15 @@ class _Run:
         verdicts = Verdicts(tuple(cell.images.ids), labels, CleanVerdicts.join(clean_parts), attacked)
         write_verdicts(cell.verdicts_path, verdicts)
         record = self._assemble(verdicts, clean_effort, efforts)
+        if cell.store_images is not None:
+            gather_images(cell, self.journal, self.kept, verdicts, record.verdicts.sha256)
         atomic_write(cell.record_path, record.to_json().encode())
         return record
 
     def _clean_pass(self) -> tuple[list[CleanVerdicts], Effort]:
         parts: list[CleanVerdicts] = []
         effort = Effort()
-        for index, chunk in self._chunks():
+        for index, chunk in self.cell.chunks():
             clean, spent = self._unit(
                 UnitKey("clean", 0, index, chunk.content_hash()),
                 CleanVerdicts.from_arrays,
@@ -160,14 +170,20 @@ class _Run:
         parts: list[AttackVerdicts] = []
         effort = Effort()
         progress = _DepthProgress(self.observer, depth, len(self.cell.images.ids))
-        for index, chunk in self._chunks():
+        form = self.cell.store_images
+        phase = "attack" if form is None else f"attack-{form}"
+        for index, chunk in self.cell.chunks():
+            key = UnitKey(phase, depth, index, chunk.content_hash())
             attacked, spent = self._unit(
-                UnitKey("attack", depth, index, chunk.content_hash()),
-                AttackVerdicts.from_arrays,
+                key,
+                AttackVerdicts.from_arrays if form is None else KeptVerdicts.from_arrays,
                 lambda chunk=chunk, index=index: self.cell.victim.attack(  # type: ignore[misc]
                     chunk, clean[index], depth, progress.within_chunk
                 ),
             )
+            if form is not None:
+                attacked = bare(attacked)
+                self.kept.setdefault(depth, []).append(key)
             parts.append(attacked)
             effort += spent
             broken = attacked.broken_rollup if self._scoring == "rollup" else attacked.broken_direct
@@ -195,26 +211,12 @@ class _Run:
         self.journal.write(key, {**verdicts.to_arrays(), **effort.to_arrays()})
         return verdicts, effort
 
-    def _chunks(self) -> Iterator[tuple[int, Chunk]]:
-        cell = self.cell
-        ids, labels = cell.images.ids, np.asarray(cell.images.labels, dtype=np.int64)
-        for index, start in enumerate(range(0, len(ids), cell.chunk_size)):
-            stop = min(start + cell.chunk_size, len(ids))
-            chosen = np.arange(start, stop)
-            yield (
-                index,
-                Chunk(
-                    pixels=cell.images.pixels(chosen),
-                    labels=labels[chosen],
-                    ids=tuple(ids[start:stop]),
-                    full_budget=chosen < cell.identity.attack.severity_samples,
-                ),
-            )
-
     def _assemble(self, verdicts: Verdicts, clean_effort: Effort, efforts: dict[int, Effort]) -> Record:
         cell, identity = self.cell, self.cell.identity
-        depths = scores.depth_scores(verdicts, cell.hierarchy)
-        transfer = scores.transfer_cells(verdicts)
+        pooled = identity.attack.pooled
+        depths = scores.depth_scores(verdicts, cell.hierarchy, pooled=pooled)
+        # A pooled search keeps one image a sample, the coarsest mistake: it says nothing of transfer.
+        transfer = () if pooled else scores.transfer_cells(verdicts)
         checks = trust.run_checks(
             verdicts,
             efforts,
@@ -225,6 +227,9 @@ class _Run:
             scoring=identity.attack.scoring,
             depths=depths,
             transfer=transfer,
+            replayed=cell.replayed,
+            pooled=pooled,
+            foreign=identity.attack.engine != "hierbench",
         )
         checks = checks.model_copy(update={"flags": checks.flags + trust.guard_warnings(identity.model.guard_flags)})
         seen = None

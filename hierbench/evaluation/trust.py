@@ -79,12 +79,22 @@ def run_checks(
     scoring: str,
     depths: Sequence[DepthScores],
     transfer: Sequence[TransferCell],
+    replayed: bool = False,
+    pooled: bool = False,
+    foreign: bool = False,
 ) -> Checks:
-    """Return the checks of a finished run with their flags; ``eps`` in pixel units of [0, 1]."""
+    """Return the checks of a finished run with their flags; ``eps`` in pixel units of [0, 1].
+
+    ``replayed``: the images are those of another run, so nothing was searched and no loss was raised here.
+    ``pooled``: one search was aimed at every depth, so what was right at any depth was attacked.
+    ``foreign``: another library's loop, which may give the clean image back where it does not succeed.
+    """
     per_depth = tuple(
-        _depth_checks(d, verdicts.attacked[d], efforts[d], _broken_when_right(verdicts, scoring, d))
+        _depth_checks(d, verdicts.attacked[d], efforts[d], _broken_when_right(verdicts, scoring, d, pooled))
         for d in verdicts.attacked
     )
+    if replayed:
+        per_depth = tuple(check.model_copy(update={"raised_share": None}) for check in per_depth)
     total = sum(efforts.values(), Effort())
     ids_unique = len(set(verdicts.sample_ids)) == len(verdicts.sample_ids)
     max_linf = max((float(a.linf.max(initial=0.0)) for a in verdicts.attacked.values()), default=0.0)
@@ -102,7 +112,10 @@ def run_checks(
         )
     if nonfinite:
         flags.append(warned("nonfinite", f"{nonfinite} images had logits that are not finite; they count as broken"))
-    flags += _attack_flags(verdicts, per_depth, scoring=scoring, vacuous=eps == 0.0)
+    if replayed:
+        flags += _replay_flags(per_depth)
+    else:
+        flags += _attack_flags(verdicts, per_depth, scoring=scoring, vacuous=eps == 0.0, pooled=pooled, foreign=foreign)
     flags += impossible_orderings(depths, transfer)
     return Checks(
         max_linf=max_linf,
@@ -120,11 +133,13 @@ def run_checks(
 
 
 def _pooled(name: str, per_depth: Sequence[DepthChecks]) -> float | None:
-    pairs = [(getattr(check, name), check.attacked) for check in per_depth if check.attacked]
+    pairs = [(share, check.attacked) for check in per_depth if (share := getattr(check, name)) is not None]
     return sum(share * attacked for share, attacked in pairs) / sum(a for _, a in pairs) if pairs else None
 
 
-def _attack_flags(verdicts: Verdicts, per_depth: Sequence[DepthChecks], *, scoring: str, vacuous: bool) -> list[Flag]:
+def _attack_flags(
+    verdicts: Verdicts, per_depth: Sequence[DepthChecks], *, scoring: str, vacuous: bool, pooled: bool, foreign: bool
+) -> list[Flag]:
     flags: list[Flag] = []
     if vacuous:
         message = "eps is 0: nothing may change, so robust accuracy is clean accuracy by definition"
@@ -133,14 +148,21 @@ def _attack_flags(verdicts: Verdicts, per_depth: Sequence[DepthChecks], *, scori
         flags.append(warned("nothing_attacked", "no sample was attacked, as none was right when clean"))
     for check in per_depth:
         where = f"the attack at depth {check.depth}"
-        right = int(np.count_nonzero(~_clean_column(verdicts, scoring, check.depth)))
+        right = int(np.count_nonzero(~_clean_column(verdicts, scoring, 1 if pooled else check.depth)))
         if check.attacked != right:
             message = f"{where} searched {check.attacked} samples where {right} were right when clean"
             flags.append(failed("not_attacked", message))
         if not check.attacked:
             continue
         moved, raised = check.moved_share or 0.0, check.raised_share or 0.0
-        if moved < MOVED_OR_RAISED:
+        if foreign and moved:
+            if moved < MOVED_OR_RAISED:
+                message = (
+                    f"{where} gave {1 - moved:.1%} of the images back as they were: its library keeps successes only"
+                )
+                flags.append(Flag(code="library_keeps_successes", level="note", message=message))
+            raised = MOVED_OR_RAISED  # on the others there is nothing to judge it by
+        elif moved < MOVED_OR_RAISED:
             message = f"{where} moved the pixels of only {moved:.1%} of the attacked samples"
             flags.append(failed("pixels_not_moved", message))
         if raised < MOVED_OR_RAISED:
@@ -152,10 +174,22 @@ def _attack_flags(verdicts: Verdicts, per_depth: Sequence[DepthChecks], *, scori
         if check.unverified:
             message = f"{where} had {check.unverified} successes that a separate forward did not confirm"
             flags.append(warned("unverified", f"{message}; they are not counted"))
-        robust = right - int(np.count_nonzero(_broken_when_right(verdicts, scoring, check.depth)))
+        robust = right - int(np.count_nonzero(_broken_when_right(verdicts, scoring, check.depth, pooled)))
         if robust == right:
             message = f"{where} broke no sample: robust accuracy equals clean accuracy"
             flags.append(warned("robust_equals_clean", message))
+    return flags
+
+
+def _replay_flags(per_depth: Sequence[DepthChecks]) -> list[Flag]:
+    """Return what is to be said of images made for another model."""
+    message = "images made for another model: robust accuracy under them is no measure of an attack on this one"
+    flags = [Flag(code="transferred_images", level="note", message=message)]
+    for check in per_depth:
+        still = 1.0 - (1.0 if check.moved_share is None else check.moved_share)
+        if still > 1.0 - MOVED_OR_RAISED:
+            message = f"{still:.1%} of the samples that are right here at depth {check.depth} have their clean image"
+            flags.append(warned("source_was_wrong", f"{message}: the source model got them wrong when clean"))
     return flags
 
 
@@ -165,9 +199,11 @@ def _clean_column(verdicts: Verdicts, scoring: str, depth: int) -> np.ndarray:
     return np.asarray(broken[:, depth - 1])
 
 
-def _broken_when_right(verdicts: Verdicts, scoring: str, depth: int) -> np.ndarray:
-    broken = verdicts.attack_broken(depth, scoring)
-    assert broken is not None, f"the attacked scoring {scoring} was not scored"
+def _broken_when_right(verdicts: Verdicts, scoring: str, depth: int, pooled: bool = False) -> np.ndarray:
+    broken, clean = verdicts.attack_broken(depth, scoring), verdicts.clean_broken(scoring)
+    assert broken is not None and clean is not None, f"the attacked scoring {scoring} was not scored"
+    if pooled:
+        return np.asarray((broken & ~clean).any(axis=1))
     return np.asarray(broken[:, depth - 1] & ~_clean_column(verdicts, scoring, depth))
 
 

@@ -5,18 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from hierbench.attacks.batching import Cost, forward_rows
 from hierbench.attacks.catalogue import AttackSpec, Settings
-from hierbench.attacks.engine import Progress, run_attack
+from hierbench.attacks.engine import Progress, Stage, run_attack
+from hierbench.attacks.spec import Runner
 from hierbench.attacks.threat import ThreatModel
+from hierbench.attacks.universal import Fitter, Given
 from hierbench.attacks.verdict import Scoring
 from hierbench.attacks.verify import judge
 from hierbench.evaluation.cell import Chunk, Effort, StepReport
+from hierbench.evaluation.replay.form import Form
+from hierbench.evaluation.replay.keep import keep_images
 from hierbench.evaluation.verdicts import NO_PREDICTION, AttackVerdicts, CleanVerdicts
 from hierbench.models.layout import NodeLayout
 
@@ -35,6 +41,14 @@ class EngineVictim:
     seed: int
     dataset: str
     device: torch.device
+    heights: NDArray[np.int64] | None = None
+    """[C, C] heights of the leaves' lowest common ancestors, for attacks that read the tree's edges."""
+    fitter: Fitter | None = None
+    """For attacks with one perturbation for all images: fits it, once, on images that are not scored."""
+    runner: Runner | None = None
+    """Runs in place of a plan of stages, for an attack that is none."""
+    store_images: Form | None = None
+    """How the adversarial images are kept; None keeps none."""
 
     def clean(self, chunk: Chunk) -> tuple[CleanVerdicts, Effort]:
         """Return the clean verdicts of a chunk under every scoring the model has."""
@@ -60,34 +74,58 @@ class EngineVictim:
     ) -> tuple[AttackVerdicts, Effort]:
         """Attack a chunk at one depth; every random draw belongs to a sample, so chunks and batches do not matter."""
         told = 0
+        pooled = self.spec.pools(self.scoring)
+        # A pooled search ends at the coarsest mistake: it has no image of the fullest one.
+        full_budget = np.zeros_like(chunk.full_budget) if pooled else chunk.full_budget
 
         def progress(now: Progress) -> None:
             nonlocal told
             report(now.finished, now.survivors, now.forwards - told)
             told = now.forwards
 
-        result = run_attack(
-            self.forward,
-            _in_unit_range(chunk.pixels),
-            chunk.labels,
-            chunk.ids,
-            plan=self.spec.plan(depth=depth, layout=self.layout, scoring=self.scoring, settings=self.settings),
-            layout=self.layout,
-            threat=self.threat,
-            depth=depth,
-            scoring=self.scoring,
-            batch_size=self.batch_size,
-            seed=self.seed,
-            dataset=self.dataset,
-            attack_name=self.spec.name,
-            full_budget=chunk.full_budget,
-            clean_logits=None if clean.logits is None else torch.from_numpy(clean.logits),
-            device=self.device,
-            progress=progress,
-        )
+        arguments: dict[str, Any] = {
+            "forward": self.forward,
+            "images": _in_unit_range(chunk.pixels),
+            "labels": chunk.labels,
+            "sample_ids": chunk.ids,
+            "layout": self.layout,
+            "threat": self.threat,
+            "depth": depth,
+            "scoring": self.scoring,
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            "dataset": self.dataset,
+            "clean_logits": None if clean.logits is None else torch.from_numpy(clean.logits),
+            "device": self.device,
+            "progress": progress,
+        }
+        plan: tuple[Stage, ...] = ()
+        if self.runner is not None:  # another loop, which keeps no image of the fullest mistake
+            full_budget = np.zeros_like(chunk.full_budget)
+            result = self.runner({**arguments, "full_budget": full_budget})
+        else:
+            plan = self.spec.plan(
+                depth=depth,
+                layout=self.layout,
+                scoring=self.scoring,
+                settings=self.settings,
+                heights=self.heights,
+                bound=self.forward,
+                fitter=self.fitter,
+            )
+            result = run_attack(
+                **arguments, plan=plan, attack_name=self.spec.name, pooled=pooled, full_budget=full_budget
+            )
         severity = np.full(len(chunk.ids), NO_PREDICTION, dtype=np.int64)
         if result.severity is not None:
             severity = np.where(result.severity.mask, result.severity.predictions["rollup"][:, -1], NO_PREDICTION)
+        clean_loss, final_loss = result.clean_loss, result.final_loss
+        for stage in plan:
+            if isinstance(stage.optimiser, Given):  # what it raised is a mean over the images it was fitted on
+                clean_loss, final_loss = (
+                    np.where(result.searched, mean, np.nan)
+                    for mean in (stage.optimiser.fit.clean_loss, stage.optimiser.fit.loss)
+                )
         verdicts = AttackVerdicts(
             predicted=result.predictions["rollup"][:, -1],
             broken_rollup=result.broken["rollup"],
@@ -98,11 +136,24 @@ class EngineVictim:
             linf=result.linf,
             l2=result.l2,
             steps=result.steps_used,
-            clean_loss=result.clean_loss.astype(np.float64),
-            final_loss=result.final_loss.astype(np.float64),
-            full_budget=chunk.full_budget,
+            clean_loss=clean_loss.astype(np.float64),
+            final_loss=final_loss.astype(np.float64),
+            full_budget=full_budget,
             severity_predicted=severity,
         )
+        if self.store_images is not None:
+            verdicts = keep_images(
+                verdicts,
+                result.adversarial,
+                chunk.pixels,
+                chunk.labels,
+                form=self.store_images,
+                forward=self.forward,
+                layout=self.layout,
+                threat=self.threat,
+                batch_size=self.batch_size,
+                clean_logits=result.clean_logits,
+            )
         effort = Effort(
             forwards=result.forwards,
             backwards=result.backwards,
@@ -111,6 +162,9 @@ class EngineVictim:
             nonfinite=int(result.nonfinite.sum()),
             seconds=result.seconds,
         )
+        if self.fitter is not None:
+            spent, seconds = self.fitter.take_cost()
+            effort += Effort(forwards=spent.forwards, backwards=spent.backwards, seconds=seconds)
         return verdicts, effort
 
 

@@ -191,14 +191,17 @@ def setting_notes(record: Record) -> list[str]:
     identity, attack = record.identity, record.identity.attack
     height, width, channels = identity.dataset.grid
     parameters = ", ".join(f"{name} {value}" for name, value in attack.parameters.items())
+    engine = "" if attack.engine == "hierbench" else f" by {attack.engine}"
     training = f", trained on {identity.model.trained_on}" if identity.model.trained_on else ""
     return [
         f"model {identity.model.name} (defence {identity.model.defence}, backbone {identity.model.backbone}{training})"
         f"; weights {identity.model.weights_hash[:19]}",
         f"{record.counts.scored} images of {identity.dataset.name} {identity.dataset.split}, "
         f"{height} x {width} x {channels} pixels; tree {identity.hierarchy.name}",
-        f"attack {attack.name} ({', '.join(attack.components)}; {parameters}), {attack.norm} eps {attack.eps}; "
+        f"attack {attack.name}{engine} ({', '.join(attack.components)}; {parameters}), {attack.norm} eps {attack.eps}; "
         f"scoring {attack.scoring}",
+        *(["robust: the worst case over all depths, found in one search from coarse to fine"] if attack.pooled else []),
+        *attack.substitutions,
         f"protocol {identity.protocol.name}; accuracies in % with Wilson 95 % intervals",
         *_custom_note(record),
     ]

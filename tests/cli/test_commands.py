@@ -115,7 +115,7 @@ def test_ctrl_c_ends_with_130_and_the_same_command_goes_on(
         (["eval", "--modle", "clip"], "--model"),
         (["evil"], "evil"),
         (["list", "atacks"], "did you mean 'attacks'"),
-        (["show", "superclas"], "did you mean 'superclass_pgd'"),
+        (["show", "superclas"], "or 'superclass_pgd'"),
         (["table", "--records", "nowhere"], "--records: nowhere does not exist"),
         (["table", "--format", "pdf"], "pdf"),
         (["hierarchy", "show", "digits/none"], "none"),

@@ -26,7 +26,9 @@ def sound() -> Verdicts:
     return make_verdicts(clean, {1: attacked, 2: attacked}, LABELS)
 
 
-def check(verdicts: Verdicts, *, eps: float = 0.1, norm: str = "linf", effort: Effort | None = None) -> Checks:
+def check(
+    verdicts: Verdicts, *, eps: float = 0.1, norm: str = "linf", effort: Effort | None = None, **how: bool
+) -> Checks:
     effort = effort or Effort(gradients=100)
     tree: Any = ToyTree()
     return trust.run_checks(
@@ -39,6 +41,7 @@ def check(verdicts: Verdicts, *, eps: float = 0.1, norm: str = "linf", effort: E
         scoring="rollup",
         depths=scores.depth_scores(verdicts, tree),
         transfer=scores.transfer_cells(verdicts),
+        **how,
     )
 
 
@@ -177,3 +180,33 @@ def test_a_collapse_guard_of_the_training_is_a_warning() -> None:
     assert trust.guard_warnings(()) == ()
     (flag,) = trust.guard_warnings(("norm_order",))
     assert flag.level == "warning" and "parent" in flag.message
+
+
+def test_a_library_that_keeps_successes_only_is_noted_and_one_that_does_nothing_fails() -> None:
+    verdicts = sound()
+    searched = verdicts.attacked[1].searched
+    some, none = searched & (np.arange(len(searched)) % 2 == 0), np.zeros_like(searched)
+    kept = spoil(verdicts, 1, moved=some, final_loss=verdicts.attacked[1].clean_loss)
+    assert codes(check(kept, foreign=True)) == {"library_keeps_successes": "note"}
+    assert codes(check(kept))["pixels_not_moved"] == "failed"
+    assert codes(check(spoil(verdicts, 1, moved=none), foreign=True))["pixels_not_moved"] == "failed"
+
+
+def test_a_pooled_search_attacks_what_is_right_at_any_depth() -> None:
+    """One pass from the leaves: its searched samples are those right at depth 1, not only those right at the leaves."""
+    verdicts = sound()
+    (deepest,) = [d for d in verdicts.attacked if d == max(verdicts.attacked)]
+    right_at_the_top = ~verdicts.clean.broken_rollup[:, 0]
+    pooled = dataclasses.replace(
+        verdicts,
+        attacked={deepest: dataclasses.replace(verdicts.attacked[deepest], searched=right_at_the_top)},
+    )
+    assert "not_attacked" not in codes(check(pooled, pooled=True))
+    if (right_at_the_top != ~verdicts.clean.broken_rollup[:, deepest - 1]).any():
+        assert codes(check(pooled))["not_attacked"] == "failed"
+    fewer = right_at_the_top.copy()
+    fewer[np.flatnonzero(fewer)[:1]] = False
+    short = dataclasses.replace(
+        pooled, attacked={deepest: dataclasses.replace(pooled.attacked[deepest], searched=fewer)}
+    )
+    assert codes(check(short, pooled=True))["not_attacked"] == "failed"

@@ -46,6 +46,28 @@ def test_the_readme_command_prints_a_row_for_every_depth(tmp_path: Path) -> None
     assert again.returncode == 0 and "hier_aft.digits" in again.stdout
 
 
+def test_the_pooled_worst_case_fills_every_depth(tmp_path: Path) -> None:
+    """One search, one image a sample, a figure at each depth; nothing is said of transfer."""
+    record = hierbench.evaluate(
+        "tecoa.digits", attack="multilevel_apgd", limit=20, out=tmp_path, settings={"steps": 10}
+    )
+    attack = record.identity.attack
+    assert (attack.pooled, attack.depths, attack.components) == (True, (3,), ("apgd-ce", "apgd-t"))
+    assert not record.checks.failed, record.checks.flags
+    assert record.transfer == ()
+    robust = [depth.rollup.robust for depth in record.depths]
+    assert all(depth.attacked and depth.rollup.robust == depth.rollup.worst for depth in record.depths)
+    assert [r.count for r in robust] == sorted((r.count for r in robust), reverse=True)
+    assert 0 < robust[0].count <= 20
+    apart = hierbench.evaluate("tecoa.digits", attack="superclass_pgd", limit=20, out=tmp_path)
+    for together, alone in zip(record.depths, apart.depths, strict=True):
+        assert together.rollup.robust.count <= alone.rollup.robust.count + 1
+    direct = hierbench.evaluate(
+        "clip", attack="multilevel_apgd", scoring="direct", limit=10, out=tmp_path, settings={"steps": 5}
+    )
+    assert direct.identity.attack.depths == (1, 2, 3) and not direct.identity.attack.pooled
+
+
 @pytest.mark.parametrize("model", SHIPPED)
 def test_eps_zero_is_clean_accuracy_exactly(tmp_path: Path, model: str) -> None:
     record = hierbench.evaluate(model, attack="superclass_pgd", eps=0, limit=100, out=tmp_path)

@@ -1,0 +1,1 @@
+"""Adversarial images on disk: kept from a run, judged again, and shown to other models."""
