@@ -8,13 +8,14 @@ from hierbench.attacks.named_external import EXTERNAL_ATTACKS
 from hierbench.attacks.named_pgd import PGD_ATTACKS
 from hierbench.attacks.named_semantic import SEMANTIC_ATTACKS
 from hierbench.attacks.spec import AttackSpec, Parameter, Part, Settings, Surroundings, Value
+from hierbench.attacks.text.specs import TEXT_ATTACKS
 from hierbench.registry import Registry
 
 __all__ = ["ATTACKS", "AttackSpec", "Parameter", "Part", "Settings", "Surroundings", "Value"]
 
 
 def _fill(registry: Registry[AttackSpec]) -> None:
-    for spec in (*PGD_ATTACKS, *AUTOATTACKS, *SEMANTIC_ATTACKS, *ADAPTIVE_ATTACKS, *EXTERNAL_ATTACKS):
+    for spec in (*PGD_ATTACKS, *AUTOATTACKS, *SEMANTIC_ATTACKS, *ADAPTIVE_ATTACKS, *TEXT_ATTACKS, *EXTERNAL_ATTACKS):
         registry.add(spec.name, spec)
 
 

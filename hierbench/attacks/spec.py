@@ -165,7 +165,7 @@ class AttackSpec:
 
     def searches_in_full(self, scoring: Scoring) -> bool:
         """Return whether it can go on after a success, for the severity of mistakes: our loop, at one depth."""
-        return self.runner is None and not self.pools(scoring)
+        return self.engine == "hierbench" and not self.pools(scoring)
 
     def settings(self, given: Mapping[str, object] | None = None) -> dict[str, Value]:
         """Return every setting, resolved; an unknown name or a wrong value is an ``InputError``."""

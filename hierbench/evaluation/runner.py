@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from hierbench.attacks.text.specs import is_text_attack
 from hierbench.errors import HierbenchError
 from hierbench.evaluation import scores, trust
 from hierbench.evaluation.cell import Cell, Effort
+from hierbench.evaluation.identity import Identity
 from hierbench.evaluation.journal import Journal, UnitKey, locked
 from hierbench.evaluation.memory import peak_memory_bytes
 from hierbench.evaluation.observer import Observer
@@ -229,7 +231,7 @@ class _Run:
             transfer=transfer,
             replayed=cell.replayed,
             pooled=pooled,
-            foreign=identity.attack.engine != "hierbench",
+            unmoved=_unmoved(identity),
         )
         checks = checks.model_copy(update={"flags": checks.flags + trust.guard_warnings(identity.model.guard_flags)})
         seen = None
@@ -302,6 +304,13 @@ class _DepthProgress:
 
     def _tell(self, done: int, survivors: int, passes: int) -> None:
         self.observer.attack(self.depth, done=done, total=self.total, survivors=survivors, passes=passes)
+
+
+def _unmoved(identity: Identity) -> str | None:
+    """Return why the attack may leave samples as they were; None for one that has no excuse."""
+    if identity.attack.engine != "hierbench":
+        return "its library keeps successes only"
+    return "no prompt that they are judged by could be changed" if is_text_attack(identity.attack.name) else None
 
 
 def _mean_steps(attack: AttackVerdicts) -> float | None:

@@ -81,13 +81,13 @@ def run_checks(
     transfer: Sequence[TransferCell],
     replayed: bool = False,
     pooled: bool = False,
-    foreign: bool = False,
+    unmoved: str | None = None,
 ) -> Checks:
     """Return the checks of a finished run with their flags; ``eps`` in pixel units of [0, 1].
 
     ``replayed``: the images are those of another run, so nothing was searched and no loss was raised here.
     ``pooled``: one search was aimed at every depth, so what was right at any depth was attacked.
-    ``foreign``: another library's loop, which may give the clean image back where it does not succeed.
+    ``unmoved``: why this attack may leave samples as they were, for one that rightly does.
     """
     per_depth = tuple(
         _depth_checks(d, verdicts.attacked[d], efforts[d], _broken_when_right(verdicts, scoring, d, pooled))
@@ -115,7 +115,7 @@ def run_checks(
     if replayed:
         flags += _replay_flags(per_depth)
     else:
-        flags += _attack_flags(verdicts, per_depth, scoring=scoring, vacuous=eps == 0.0, pooled=pooled, foreign=foreign)
+        flags += _attack_flags(verdicts, per_depth, scoring=scoring, vacuous=eps == 0.0, pooled=pooled, unmoved=unmoved)
     flags += impossible_orderings(depths, transfer)
     return Checks(
         max_linf=max_linf,
@@ -138,7 +138,13 @@ def _pooled(name: str, per_depth: Sequence[DepthChecks]) -> float | None:
 
 
 def _attack_flags(
-    verdicts: Verdicts, per_depth: Sequence[DepthChecks], *, scoring: str, vacuous: bool, pooled: bool, foreign: bool
+    verdicts: Verdicts,
+    per_depth: Sequence[DepthChecks],
+    *,
+    scoring: str,
+    vacuous: bool,
+    pooled: bool,
+    unmoved: str | None,
 ) -> list[Flag]:
     flags: list[Flag] = []
     if vacuous:
@@ -155,12 +161,10 @@ def _attack_flags(
         if not check.attacked:
             continue
         moved, raised = check.moved_share or 0.0, check.raised_share or 0.0
-        if foreign and moved:
+        if unmoved and moved:
             if moved < MOVED_OR_RAISED:
-                message = (
-                    f"{where} gave {1 - moved:.1%} of the images back as they were: its library keeps successes only"
-                )
-                flags.append(Flag(code="library_keeps_successes", level="note", message=message))
+                message = f"{where} left {1 - moved:.1%} of the attacked samples as they were: {unmoved}"
+                flags.append(Flag(code="left_as_they_were", level="note", message=message))
             raised = MOVED_OR_RAISED  # on the others there is nothing to judge it by
         elif moved < MOVED_OR_RAISED:
             message = f"{where} moved the pixels of only {moved:.1%} of the attacked samples"

@@ -75,8 +75,9 @@ class EngineVictim:
         """Attack a chunk at one depth; every random draw belongs to a sample, so chunks and batches do not matter."""
         told = 0
         pooled = self.spec.pools(self.scoring)
-        # A pooled search ends at the coarsest mistake: it has no image of the fullest one.
-        full_budget = np.zeros_like(chunk.full_budget) if pooled else chunk.full_budget
+        # A pooled search ends at the coarsest mistake, and other libraries keep no image of the fullest one.
+        in_full = self.spec.searches_in_full(self.scoring)
+        full_budget = chunk.full_budget if in_full else np.zeros_like(chunk.full_budget)
 
         def progress(now: Progress) -> None:
             nonlocal told
@@ -100,8 +101,7 @@ class EngineVictim:
             "progress": progress,
         }
         plan: tuple[Stage, ...] = ()
-        if self.runner is not None:  # another loop, which keeps no image of the fullest mistake
-            full_budget = np.zeros_like(chunk.full_budget)
+        if self.runner is not None:
             result = self.runner({**arguments, "full_budget": full_budget})
         else:
             plan = self.spec.plan(

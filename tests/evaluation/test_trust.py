@@ -27,7 +27,7 @@ def sound() -> Verdicts:
 
 
 def check(
-    verdicts: Verdicts, *, eps: float = 0.1, norm: str = "linf", effort: Effort | None = None, **how: bool
+    verdicts: Verdicts, *, eps: float = 0.1, norm: str = "linf", effort: Effort | None = None, **how: Any
 ) -> Checks:
     effort = effort or Effort(gradients=100)
     tree: Any = ToyTree()
@@ -185,11 +185,12 @@ def test_a_collapse_guard_of_the_training_is_a_warning() -> None:
 def test_a_library_that_keeps_successes_only_is_noted_and_one_that_does_nothing_fails() -> None:
     verdicts = sound()
     searched = verdicts.attacked[1].searched
+    why = "its library keeps successes only"
     some, none = searched & (np.arange(len(searched)) % 2 == 0), np.zeros_like(searched)
     kept = spoil(verdicts, 1, moved=some, final_loss=verdicts.attacked[1].clean_loss)
-    assert codes(check(kept, foreign=True)) == {"library_keeps_successes": "note"}
+    assert codes(check(kept, unmoved=why)) == {"left_as_they_were": "note"}
     assert codes(check(kept))["pixels_not_moved"] == "failed"
-    assert codes(check(spoil(verdicts, 1, moved=none), foreign=True))["pixels_not_moved"] == "failed"
+    assert codes(check(spoil(verdicts, 1, moved=none), unmoved=why))["pixels_not_moved"] == "failed"
 
 
 def test_a_pooled_search_attacks_what_is_right_at_any_depth() -> None:
