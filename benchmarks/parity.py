@@ -239,8 +239,9 @@ def main() -> None:
     options = parse()
     record = read(options.out, options.seed)
     for path in options.merge:
-        for row in read(path, options.seed)["rows"]:
-            keep(row, record, options)
+        part = read(path, options.seed)
+        for row in part["rows"]:
+            keep(row, record, options, environment=part["environment"])
     if options.merge:
         print(f"{options.out}: {len(record['rows'])} of {len(all_cells())} cells")
         return
@@ -297,14 +298,20 @@ def done(cell: Cell, subject: Subject, record: dict[str, Any]) -> bool:
     )
 
 
-def keep(row: dict[str, Any], record: dict[str, Any], options: argparse.Namespace) -> None:
-    """Put a finished cell into the record and write it."""
+def keep(
+    row: dict[str, Any],
+    record: dict[str, Any],
+    options: argparse.Namespace,
+    *,
+    environment: dict[str, Any] | None = None,
+) -> None:
+    """Put a finished cell into the record and write it; ``environment`` is that of a record it comes from."""
     order = [cell.name for cell in all_cells()]
     rows = [other for other in record["rows"] if other["cell"] != row["cell"]]
     record["rows"] = sorted([*rows, row], key=lambda entry: order.index(entry["cell"]))
     record["summary"] = summarise(record["rows"])
     record["created"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    record["environment"] = describe_environment(
+    record["environment"] = environment or describe_environment(
         device=options.device, device_name=None, threads=options.threads, seed=options.seed, batch_size=BATCH
     ).model_dump(mode="json")
     options.out.parent.mkdir(parents=True, exist_ok=True)

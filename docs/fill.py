@@ -1,7 +1,8 @@
 """Fill the generated blocks of README.md and docs/*.md from committed records; ``--check`` only says what is stale.
 
 A block starts with ``<!-- fill: WHAT -->`` and ends with ``<!-- end fill -->``. WHAT is either the arguments of
-``hierbench table`` (its records are ``leaderboard/records``), ``backbone NAME``, ``training`` or ``digits-eps``.
+``hierbench table`` (its records are ``leaderboard/records``), ``backbone NAME``, ``training``, ``digits-eps`` or
+``parity``.
 No figure in those files is typed by hand:
 
     python docs/fill.py
@@ -52,6 +53,8 @@ def make(what: str) -> str:
         return training()
     if kind == "digits-eps":
         return digits_eps()
+    if kind == "parity":
+        return parity()
     raise SystemExit(f"unknown block {what!r}")
 
 
@@ -129,6 +132,18 @@ def digits_eps() -> str:
     return (
         "\n".join([*lines, "", f"Chosen: {content['chosen']} (`{content['command']}`, seed {content['seed']})."]) + "\n"
     )
+
+
+def parity() -> str:
+    """Return the comparison of our attacks with the field's own code, and how much of it is measured."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from parity import all_cells, render_table
+
+    content = json.loads((ROOT / "leaderboard" / "measurements" / "parity.json").read_text(encoding="utf-8"))
+    measured, planned = {row["cell"] for row in content["rows"]}, all_cells()
+    missing = [cell.name for cell in planned if cell.name not in measured]
+    left = f"Not measured yet: {', '.join(missing)}.\n" if missing else ""
+    return f"{render_table(content)}\n{len(measured)} of {len(planned)} cells (seed {content['seed']}). {left}"
 
 
 if __name__ == "__main__":
