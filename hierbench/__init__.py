@@ -8,15 +8,19 @@ from hierbench.models.registration import register_when_imported
 
 if TYPE_CHECKING:
     from hierbench.datasets.load import load_images
+    from hierbench.evaluation.diagnosis import diagnose
+    from hierbench.evaluation.replay.run import replay
     from hierbench.evaluation.runner import evaluate
     from hierbench.hierarchy.catalogue import load_hierarchy
     from hierbench.models.load import load_model
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "evaluate", "load_hierarchy", "load_images", "load_model"]
+__all__ = ["__version__", "diagnose", "evaluate", "load_hierarchy", "load_images", "load_model", "replay"]
 
 _LAZY = {
     "evaluate": "hierbench.evaluation.runner",
+    "diagnose": "hierbench.evaluation.diagnosis",
+    "replay": "hierbench.evaluation.replay.run",
     "load_model": "hierbench.models.load",
     "load_images": "hierbench.datasets.load",
     "load_hierarchy": "hierbench.hierarchy.catalogue",
