@@ -17,7 +17,7 @@ import numpy.typing as npt
 from hierbench.datasets.decode import decode_image
 from hierbench.errors import InputError
 
-MEMORY_BYTES = 64 * 1024 * 1024
+MEMORY_BYTES = 32 * 2**20
 """Encoded images up to this total are kept in memory, more of them in a temporary file."""
 
 MAX_ENCODED_BYTES = 256 * 1024 * 1024
