@@ -21,7 +21,7 @@ def test_no_generated_block_is_stale() -> None:
 def test_a_changed_figure_is_noticed(tmp_path: Path) -> None:
     import shutil
 
-    for name in ("README.md", "docs", "weights", "leaderboard", "hierarchies", "hierbench"):
+    for name in ("README.md", "docs", "weights", "leaderboard", "hierarchies", "hierbench", "benchmarks"):
         source = ROOT / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
     page = tmp_path / "README.md"
