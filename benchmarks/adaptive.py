@@ -7,7 +7,7 @@ that any of them found breaks it there. The undefended model and TeCoA stand bes
 already is not run again:
 
     python benchmarks/adaptive.py
-    python benchmarks/adaptive.py --cells 'hier_aft.digits/*' --limit 50 --out /tmp/adaptive.json
+    python benchmarks/adaptive.py --cells 'hier_aft.digits/*' --limit 50 --out adaptive.json
     python benchmarks/adaptive.py --table
 """
 
