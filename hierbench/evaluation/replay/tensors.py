@@ -120,7 +120,9 @@ def open_tensors(path: Path, *, what: str) -> TensorFile:
         size = path.stat().st_size
         if not path.is_file():
             raise InputError(f"{what} {path}: not a file")
-        if not 8 <= size <= MAX_BYTES + MAX_HEADER:
+        if size < 8:
+            raise InputError(f"{what} {path}: {size} bytes are no safetensors file; give what --store-images wrote")
+        if size > MAX_BYTES + MAX_HEADER:
             raise InputError(f"{what} {path}: {size} bytes; such a file has at most {MAX_BYTES}")
         with path.open("rb") as stream:
             length = int.from_bytes(stream.read(8), "little")
