@@ -20,6 +20,7 @@ CATALOGUES = {
     "backbones": "hierbench.models.backbones:BACKBONES",
     "attacks": "hierbench.attacks.catalogue:ATTACKS",
     "defences": "hierbench.defences.catalogue:DEFENCES",
+    "recipes": "hierbench.defences.recipe:RECIPES",
     "datasets": "hierbench.datasets.catalogue:DATASETS",
     "hierarchies": "hierbench.hierarchy.catalogue:HIERARCHIES",
     "protocols": "hierbench.evaluation.protocol:PROTOCOLS",
@@ -151,7 +152,7 @@ def facts(entry: object) -> list[tuple[str, str]]:
 
 def defaults(entry: Any) -> list[tuple[str, str]]:
     """Return the settings of a defence and of the recipe with their defaults, as ``--set`` takes them."""
-    from hierbench.defences.settings import TrainingSettings
+    from hierbench.defences.training.settings import TrainingSettings
 
     kinds = (("set", entry.settings_type()), ("set (recipe)", TrainingSettings))
     return [

@@ -19,13 +19,23 @@ def add_to(app: typer.Typer) -> None:
 
 
 def train(
-    defence: Annotated[str, typer.Option(help="Defence to train.")],
+    defence: Annotated[str | None, typer.Option(help="Defence to train. [the recipe's]")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="Recipe: its name, or a .toml file. [VARIANT/DEFENCE, if there is one]")
+    ] = None,
     dataset: Annotated[str | None, typer.Option(help="Dataset to train on. [the protocol's]")] = None,
     backbone: Annotated[str | None, typer.Option(help="Backbone to start from. [the protocol's]")] = None,
     tree: Annotated[list[str] | None, typer.Option(help="Trees, or wildcards; several make a forest.")] = None,
     eps: Annotated[str | None, typer.Option(help="Radius of the inner attack. [the protocol's]")] = None,
-    norm: Annotated[str, typer.Option(help="linf or l2.")] = "linf",
+    norm: Annotated[str | None, typer.Option(help="linf or l2. [the recipe's]")] = None,
     variant: Annotated[str | None, typer.Option(help="Second half of the model's name. [the protocol's]")] = None,
+    shots: Annotated[int | None, typer.Option(help="Images of each class to train on. [all]")] = None,
+    train_scope: Annotated[
+        str | None, typer.Option(help="projection, blocks:n, visual or both. [what the method says]")
+    ] = None,
+    shuffle_tree: Annotated[
+        int | None, typer.Option(help="Permute the trees' leaves by this seed: the control of tree-aware methods.")
+    ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="A setting of the defence or the recipe: name=value.")
     ] = None,
@@ -37,19 +47,24 @@ def train(
     data_root: Annotated[Path | None, typer.Option(help="Folder of the image data. [HIERBENCH_DATA_ROOT]")] = None,
     restart: Annotated[bool, typer.Option("--restart", help="Ignore a checkpoint in the folder.")] = False,
 ) -> None:
-    """Fine-tune a backbone with a defence, on known classes only; goes on from a checkpoint."""
+    """Fine-tune a backbone with a defence, on known classes only; goes on from a checkpoint.
+
+    On several GPUs: torchrun --nproc-per-node N -m hierbench train ...
+    """
     from hierbench.cli.bars import phase_bars
     from hierbench.cli.training import TrainRequest, run_training
 
+    given: dict[str, object] = {"shots": shots, "train_scope": train_scope, "shuffle_tree": shuffle_tree}
     request = TrainRequest(
         defence=defence,
+        recipe=recipe,
         dataset=dataset,
         backbone=backbone,
         trees=tuple(tree or ()),
         eps=eps,
         norm=norm,
         variant=variant,
-        settings=read_settings(set_ or []),
+        settings=read_settings(set_ or []) | {name: value for name, value in given.items() if value is not None},
         limit=limit,
         seed=seed,
         protocol=protocol,
@@ -60,7 +75,8 @@ def train(
     )
     with phase_bars() as report, _asked_to_stop() as asked:
         folder = run_training(request, report=report, should_stop=lambda: bool(asked))
-    console().print(f"model: {folder}", soft_wrap=True)
+    if folder is not None:
+        console().print(f"model: {folder}", soft_wrap=True)
 
 
 @contextmanager

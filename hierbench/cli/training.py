@@ -14,21 +14,24 @@ from hierbench.errors import InputError
 
 if TYPE_CHECKING:
     from hierbench.cli.bars import PhaseReport
-    from hierbench.defences.settings import DefenceSettings, Settings, TrainingSettings
+    from hierbench.defences.recipe import Recipe
+    from hierbench.defences.settings import DefenceSettings, Settings
+    from hierbench.defences.training.settings import TrainingSettings
 
 MODELS_FOLDER = "hierbench-models"
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainRequest:
-    """What was said; None means the protocol's value."""
+    """What was said; None means the recipe's value, or the protocol's."""
 
-    defence: str
+    defence: str | None
+    recipe: str | None
     dataset: str | None
     backbone: str | None
     trees: tuple[str, ...]
     eps: str | None
-    norm: str
+    norm: str | None
     variant: str | None
     settings: Mapping[str, object]
     limit: int | None
@@ -40,80 +43,142 @@ class TrainRequest:
     resume: bool
 
 
-def run_training(request: TrainRequest, *, report: PhaseReport, should_stop: Callable[[], bool]) -> Path:
-    """Train and write a model folder that ``hierbench eval --model <folder>`` takes; return it."""
+def resolve_recipe(request: TrainRequest) -> Recipe:
+    """Return the recipe with what was said in place of what it says.
+
+    The recipe is the one named; else ``<variant>/<defence>`` of the protocol, for the data set that protocol trains
+    on; else the protocol's own training settings.
+    """
+    from hierbench.datasets.catalogue import get_spec
+    from hierbench.defences.catalogue import DEFENCES
+    from hierbench.defences.recipe import RECIPES, Recipe, find_recipe
+    from hierbench.evaluation.protocol import PROTOCOLS, choose_protocol
+
+    if request.recipe is not None:
+        recipe = find_recipe(request.recipe)
+        if request.defence not in (None, recipe.defence):
+            raise InputError(
+                f"--defence {request.defence}: recipe {recipe.name} is of {recipe.defence}; give one of them"
+            )
+    elif request.defence is None:
+        raise InputError("--defence: say which (hierbench list defences), or give a --recipe (hierbench list recipes)")
+    else:
+        DEFENCES.get(request.defence).load()
+        protocol = choose_protocol(request.protocol, None)
+        if request.protocol is None and request.dataset is not None:
+            trained = [p for _, p in PROTOCOLS.items() if p.train_dataset == request.dataset]
+            protocol = trained[0] if trained else choose_protocol(None, request.dataset)
+        dataset = request.dataset or protocol.train_dataset
+        name = f"{protocol.variant}/{request.defence}"
+        if dataset == protocol.train_dataset and name in RECIPES:
+            recipe = RECIPES.get(name)
+        else:
+            entry = protocol.dataset(dataset)
+            recipe = Recipe(
+                name=protocol.name,
+                title="",
+                source="",
+                defence=request.defence,
+                backbone=protocol.backbone,
+                dataset=dataset,
+                trees=(entry.tree,) if entry and entry.tree else (),
+                eps=protocol.train_eps,
+                seen=protocol.seen_split,
+                variant=protocol.variant,
+                settings={},
+                training=protocol.train_settings if dataset == protocol.train_dataset else {},
+            )
+    said = {
+        name: value
+        for name in ("dataset", "backbone", "eps", "norm", "variant")
+        if (value := getattr(request, name)) is not None
+    }
+    if request.dataset not in (None, recipe.dataset) and not request.trees:
+        get_spec(str(request.dataset))
+        said["trees"] = ()
+    if request.trees:
+        said["trees"] = request.trees
+    return dataclasses.replace(recipe, **said)
+
+
+def run_training(request: TrainRequest, *, report: PhaseReport, should_stop: Callable[[], bool]) -> Path | None:
+    """Train and write a model folder that ``hierbench eval --model <folder>`` takes; return it.
+
+    Of several processes the first writes; the others return None.
+    """
     from hierbench.attacks.threat import NORMS, ThreatModel, parse_eps
     from hierbench.datasets.catalogue import get_spec
     from hierbench.datasets.load import load_images
     from hierbench.datasets.seen import load_seen
     from hierbench.defences.catalogue import DEFENCES
-    from hierbench.defences.trainer import TrainProgress
-    from hierbench.defences.trainer import train as train_defence
+    from hierbench.defences.training.processes import own_device
+    from hierbench.defences.training.trainer import TrainProgress
+    from hierbench.defences.training.trainer import train as train_defence
     from hierbench.evaluation.prepare import choose_device
-    from hierbench.evaluation.protocol import PROTOCOLS, choose_protocol
     from hierbench.evaluation.storage import make_folder
     from hierbench.hierarchy.catalogue import load_forest, load_hierarchy
     from hierbench.hierarchy.tree import Forest
     from hierbench.models.load import load_model
     from hierbench.models.storage import save_model
 
-    defence = DEFENCES.get(request.defence)
+    recipe = resolve_recipe(request)
+    defence = DEFENCES.get(recipe.defence)
     defence.load()
-    if request.norm not in NORMS:
-        raise InputError(f"--norm: {request.norm!r} is none of {', '.join(NORMS)}")
-    protocol = choose_protocol(request.protocol, None)
-    if request.protocol is None and request.dataset is not None:
-        trained = [p for _, p in PROTOCOLS.items() if p.train_dataset == request.dataset]
-        protocol = trained[0] if trained else choose_protocol(None, request.dataset)
-    dataset = request.dataset or protocol.train_dataset
-    spec = get_spec(dataset)
-    eps = parse_eps(request.eps or protocol.train_eps, name="--eps:")
-    recipe = protocol.train_settings if dataset == protocol.train_dataset else {}
-    settings, training = split_settings({**recipe, **request.settings}, defence.settings_type())
-    known = load_seen(protocol.seen_split).known_mask(dataset) if protocol.seen_split else None
-    if request.trees:
-        forest = load_forest(spec.tree_dataset, request.trees, spec.class_ids)
-    else:
-        entry = protocol.dataset(dataset)
-        tree = entry.tree if entry else None
-        forest = Forest((load_hierarchy(spec.tree_dataset, tree, classes=spec.class_ids),))
-    name = f"{request.defence}.{request.variant or protocol.variant}"
-    folder = make_folder(request.out or Path(MODELS_FOLDER) / name)
-    model = load_model(
-        "clip", backbone=request.backbone or protocol.backbone, device=str(choose_device(request.device))
+    if recipe.norm not in NORMS:
+        raise InputError(f"--norm: {recipe.norm!r} is none of {', '.join(NORMS)}")
+    spec = get_spec(recipe.dataset)
+    eps = parse_eps(recipe.eps, norm=recipe.norm, name="--eps:")
+    settings, training = split_settings(
+        {**recipe.settings, **recipe.training, **request.settings}, defence.settings_type()
     )
-    images = load_images(dataset, split="train", limit=request.limit, root=request.data_root)
+    known = load_seen(recipe.seen).known_mask(recipe.dataset) if recipe.seen else None
+    if recipe.trees:
+        forest = load_forest(spec.tree_dataset, recipe.trees, spec.class_ids)
+    else:
+        forest = Forest((load_hierarchy(spec.tree_dataset, None, classes=spec.class_ids),))
+    name = f"{recipe.defence}.{recipe.variant}"
+    folder = make_folder(request.out or Path(MODELS_FOLDER) / name)
+    device = own_device(str(choose_device(request.device)))
+    model = load_model("clip", backbone=recipe.backbone, device=device)
+    images = load_images(recipe.dataset, split="train", limit=request.limit, root=request.data_root)
+    watched = (
+        load_images(recipe.dataset, split="heldout", root=request.data_root) if training.validation_images else None
+    )
 
     def progress(now: TrainProgress) -> None:
         report("training", now.step, now.steps, {"loss": now.loss, "rate": now.rate})
 
     result = train_defence(
-        request.defence,
+        recipe.defence,
         model=model,
         images=images,
         forest=forest,
         template=spec.template,
-        threat=ThreatModel(cast(Any, request.norm), Fraction(eps)),
+        threat=ThreatModel(cast(Any, recipe.norm), Fraction(eps)),
         out_dir=folder,
         seed=request.seed,
         settings=settings,
         training=training,
         classes=None if known is None else [label for label, shown in enumerate(known) if shown],
+        validation=watched,
+        recipe=recipe.name,
         resume=request.resume,
         progress=progress,
         should_stop=should_stop,
     )
+    if not result.leads:
+        return None
     trained_model = result.model
     trained_model.info = dataclasses.replace(
         trained_model.info,
         name=name,
-        defence=request.defence,
-        variant=name.partition(".")[2],
-        trained_on=dataset,
-        seen=protocol.seen_split,
+        defence=recipe.defence,
+        variant=recipe.variant,
+        trained_on=recipe.dataset,
+        seen=recipe.seen,
         settings={
             "eps": str(eps),
-            "norm": request.norm,
+            "norm": recipe.norm,
             "trees": [t.tree for t in forest.trees],
             "seed": request.seed,
             **settings.as_dict(),
@@ -145,7 +210,7 @@ def split_settings(
     given: Mapping[str, object], kind: type[DefenceSettings]
 ) -> tuple[DefenceSettings, TrainingSettings]:
     """Return the defence's settings and the recipe's from one list of names; an unknown one raises ``InputError``."""
-    from hierbench.defences.settings import TrainingSettings
+    from hierbench.defences.training.settings import TrainingSettings
 
     own, recipe = _hints(kind), _hints(TrainingSettings)
     for name in given:

@@ -23,7 +23,7 @@ class DefenceSpec:
     summary: str
     source: str
     trains: tuple[str, ...]
-    """Parameters that move by default: ``visual``, ``text_projection``, ``head``."""
+    """Parameters that move by default: ``visual``, ``text``, ``text_projection``, ``head``."""
     implementation: str | None
     """``module:class`` of the method; None for the undefended backbone."""
     settings: str | None = None
@@ -69,8 +69,89 @@ def _fill(registry: Registry[DefenceSpec]) -> None:
             summary="Cross-entropy of adversarial images against the class prompts.",
             source="Mao et al., ICLR 2023, arXiv 2212.07016",
             trains=("visual",),
-            implementation="hierbench.defences.tecoa:TeCoA",
-            settings="hierbench.defences.settings:TeCoASettings",
+            implementation="hierbench.defences.methods.tecoa:TeCoA",
+            settings="hierbench.defences.methods.tecoa:TeCoASettings",
+        ),
+        DefenceSpec(
+            name="clean_ft",
+            title="Clean fine-tuning",
+            summary="Cross-entropy of clean images against the class prompts; no attack.",
+            source="the control of every adversarial defence",
+            trains=("visual",),
+            implementation="hierbench.defences.methods.clean_ft:CleanFT",
+            settings="hierbench.defences.methods.clean_ft:CleanFTSettings",
+        ),
+        DefenceSpec(
+            name="pmg_aft",
+            title="PMG-AFT",
+            summary="TeCoA, held near the original model and near its own clean answers by two divergences.",
+            source="Wang et al., CVPR 2024",
+            trains=("visual",),
+            implementation="hierbench.defences.methods.pmg_aft:PMGAFT",
+            settings="hierbench.defences.methods.pmg_aft:PMGAFTSettings",
+        ),
+        DefenceSpec(
+            name="fare",
+            title="FARE",
+            summary="Adversarial embeddings stay where the original model puts the clean ones; no labels.",
+            source="Schlarmann et al., ICML 2024",
+            trains=("visual",),
+            implementation="hierbench.defences.methods.fare:FARE",
+            settings="hierbench.defences.methods.fare:FARESettings",
+        ),
+        DefenceSpec(
+            name="tga_zsr",
+            title="TGA-ZSR",
+            summary="TeCoA, with text-guided attention maps held near the original model's.",
+            source="Yu et al., NeurIPS 2024",
+            trains=("visual",),
+            implementation="hierbench.defences.methods.tga_zsr:TGAZSR",
+            settings="hierbench.defences.methods.tga_zsr:TGAZSRSettings",
+        ),
+        DefenceSpec(
+            name="mmcoa",
+            title="MMCoA",
+            summary="In-batch contrastive training of both towers on attacked images and attacked prompts.",
+            source="Zhou et al., arXiv 2404.19287",
+            trains=("visual", "text", "text_projection", "head"),
+            implementation="hierbench.defences.methods.mmcoa:MMCoA",
+            settings="hierbench.defences.methods.mmcoa:MMCoASettings",
+        ),
+        DefenceSpec(
+            name="saft",
+            title="SAFT",
+            summary="TeCoA over several descriptions of each class.",
+            source="TMLR 2026, arXiv 2602.12461",
+            trains=("visual",),
+            implementation="hierbench.defences.methods.saft:SAFT",
+            settings="hierbench.defences.methods.saft:SAFTSettings",
+        ),
+        DefenceSpec(
+            name="agft",
+            title="AGFT",
+            summary="Cross-entropy to the original model's calibrated soft answer; no labels.",
+            source="CVPR 2026, arXiv 2603.29410",
+            trains=("visual",),
+            implementation="hierbench.defences.methods.agft:AGFT",
+            settings="hierbench.defences.methods.agft:AGFTSettings",
+        ),
+        DefenceSpec(
+            name="hxe",
+            title="HXE",
+            summary="TeCoA with the hierarchical cross-entropy of a class tree.",
+            source="Bertinetto et al., CVPR 2020, in TeCoA's place",
+            trains=("visual",),
+            implementation="hierbench.defences.methods.hxe:HXE",
+            settings="hierbench.defences.methods.hxe:HXESettings",
+        ),
+        DefenceSpec(
+            name="soft_labels",
+            title="Soft labels",
+            summary="TeCoA with targets softened by distance in a class tree.",
+            source="Bertinetto et al., CVPR 2020, in TeCoA's place",
+            trains=("visual",),
+            implementation="hierbench.defences.methods.soft_labels:SoftLabels",
+            settings="hierbench.defences.methods.soft_labels:SoftLabelSettings",
         ),
         DefenceSpec(
             name="hier_aft",
@@ -78,8 +159,8 @@ def _fill(registry: Registry[DefenceSpec]) -> None:
             summary="Cross-entropy at every level of one or more class trees, on the Poincare ball.",
             source="CVPR 2026, arXiv 2604.18867; a re-implementation, constants are ours (METHODS.md 5.8)",
             trains=("visual", "text_projection", "head"),
-            implementation="hierbench.defences.hier_aft:HierAFT",
-            settings="hierbench.defences.settings:HierAFTSettings",
+            implementation="hierbench.defences.methods.hier_aft.method:HierAFT",
+            settings="hierbench.defences.methods.hier_aft.settings:HierAFTSettings",
         ),
     ):
         registry.add(spec.name, spec)

@@ -1,34 +1,37 @@
-"""The terms of the Hier-AFT loss, as functions of logits, distances and radii (METHODS.md 5.8, HITA)."""
+"""Terms that several defences share, as functions of logits."""
 
 from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-
-def leaf_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy over images: ``logits [B, N]``, ``labels [B]``, scalar."""
-    return nn.functional.cross_entropy(logits, labels)
+if TYPE_CHECKING:
+    from hierbench.models.zeroshot import ZeroShotModel
 
 
-def node_cross_entropy(logits: Tensor, scored: Tensor) -> Tensor:
-    """Mean cross-entropy over scored nodes; row m of ``logits [M, N]`` has target m; 0 if none is scored."""
-    target = torch.arange(len(logits), device=logits.device)
-    values = nn.functional.cross_entropy(logits, target, reduction="none")
-    return masked_mean(values, scored)
+def kl_divergence(target: Tensor, predicted: Tensor) -> Tensor:
+    """Return KL(softmax(target) || softmax(predicted)) of logits [B, K] in nats, one an image [B].
+
+    ``target`` is the distribution the mean is taken over; gradients flow through both unless one is detached.
+    """
+    log_target = target.log_softmax(dim=-1)
+    return (log_target.exp() * (log_target - predicted.log_softmax(dim=-1))).sum(dim=-1)
 
 
-def radius_hinge(parent: Tensor, child: Tensor, pairs: Tensor, *, margin: float) -> Tensor:
-    """Mean of ``max(0, ||parent|| - ||child|| + margin)`` over the pairs marked in ``pairs`` bool [N]; 0 if none."""
-    return masked_mean((parent - child + margin).clamp_min(0.0), pairs)
+def soft_cross_entropy(target: Tensor, logits: Tensor) -> Tensor:
+    """Return - sum_j target_j log softmax_j(logits) for ``target`` [B, K] that sums to 1, one an image [B]."""
+    return -(target * logits.log_softmax(dim=-1)).sum(dim=-1)
 
 
-def distance_hinge(distances: Tensor, *, margin: float) -> Tensor:
-    """L_vic: mean of ``max(0, d - margin)`` over images, ``distances [B]``."""
-    return (distances - margin).clamp_min(0.0).mean()
+def right_share(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the share of images whose largest logit is their label's, detached."""
+    return (logits.detach().argmax(-1) == labels).to(torch.float32).mean()
 
 
-def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of ``values [N]`` where ``mask`` bool [N]; 0 for an empty mask."""
-    kept = mask.to(values.dtype)
-    return (values * kept).sum() / kept.sum().clamp_min(1.0)
+def frozen_tower(model: ZeroShotModel) -> nn.Module:
+    """Return a copy of the image tower as it is now, in eval mode, that nothing trains: f0 of METHODS.md 5."""
+    tower = copy.deepcopy(model.visual)
+    return tower.eval().requires_grad_(False)

@@ -1,4 +1,4 @@
-"""The constants of training and of each defence, as frozen dataclasses with their provenance.
+"""Constants as frozen dataclasses, checked and with their provenance; a defence's own stand in its file.
 
 [P] the paper's text, [C] the authors' code, [N] a reader's note on the paper, [D] our decision (METHODS.md). Nothing
 here imports torch, so that a listing can show defaults quickly.
@@ -78,61 +78,6 @@ def _problem(value: object, hint: object) -> str | None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingSettings(Settings):
-    """The recipe the trainer runs: optimiser, schedule, augmentation, checkpoints.
-
-    Defaults are the ``tiny`` recipe [D]: published learning rates belong to OpenAI's weights and train nothing on a
-    small tower (METHODS.md 5).
-    """
-
-    optimiser: Literal["adamw", "sgd"] = "adamw"
-    learning_rate: float = 3e-4
-    """Peak rate of the visual tower and of the head's scalars; tiny recipes choose from 1e-4, 3e-4, 1e-3 [D]."""
-    text_projection_rate: float = 0.1
-    """Rate of the text projection W as a share of ``learning_rate`` (METHODS.md 5.8 [D])."""
-    weight_decay: float = 1e-4
-    """On the visual tower and W, never on the head's scalars [D]."""
-    momentum: float = 0.9
-    """SGD only; the TeCoA family's [C]."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    """AdamW only."""
-    clip_norm: float | None = 1.0
-    """Largest norm of the whole gradient (METHODS.md 5.8 [D]); None does not clip."""
-    batch_size: int = 128
-    epochs: float = 10.0
-    """Passes over the training images; ignored when ``steps`` is given."""
-    steps: int | None = None
-    warmup_share: float = 0.07
-    warmup_limit: int = 1000
-    """Linear warm-up over min(limit, share of all steps), then cosine to 0, per step (METHODS.md 5 [D])."""
-    augmentation: Literal["dataset", "none", "photo", "digit"] = "dataset"
-    """``photo``: crop out of a 4-pixel padding and flip; ``digit``: shifts of at most one pixel of an 8 x 8 grid;
-    ``dataset``: what the data set says."""
-    prepare_images: int = 1024
-    """Clean training images behind the frozen statistics (METHODS.md 5.8)."""
-    fold_batch_norm: bool = True
-    """Fold frozen batch norms into the convolutions during the inner attack: the same function, a fifth quicker."""
-    checkpoint_seconds: float = 60.0
-    checkpoint_steps: int | None = None
-    """Write a checkpoint after this long, or after this many steps."""
-    log_points: int = 200
-    """At most about this many points in the recorded learning curve."""
-
-    def check(self) -> None:
-        """See ``Settings.check``."""
-        for name in ("learning_rate", "epochs", "batch_size", "prepare_images", "log_points"):
-            self.require(getattr(self, name) > 0, name, "it should be above 0")
-        for name in ("text_projection_rate", "weight_decay", "warmup_limit", "checkpoint_seconds"):
-            self.require(getattr(self, name) >= 0, name, "it should be 0 or more")
-        self.require(0 <= self.momentum < 1, "momentum", "it should be in [0, 1)")
-        self.require(0 <= self.warmup_share < 1, "warmup_share", "it should be in [0, 1)")
-        self.require(all(0 <= beta < 1 for beta in self.betas), "betas", "both should be in [0, 1)")
-        self.require(self.clip_norm is None or self.clip_norm > 0, "clip_norm", "it should be above 0, or none")
-        self.require(self.steps is None or self.steps > 0, "steps", "it should be 1 or more")
-        self.require(self.checkpoint_steps is None or self.checkpoint_steps > 0, "checkpoint_steps", "1 or more")
-
-
-@dataclass(frozen=True, kw_only=True)
 class DefenceSettings(Settings):
     """What every adversarial defence sets: its inner attack (METHODS.md 5, shared frame)."""
 
@@ -149,74 +94,3 @@ class DefenceSettings(Settings):
         """Return the step size for one eps."""
         share = 1.0 if self.alpha_share is None else self.alpha_share
         return share * float(eps)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TeCoASettings(DefenceSettings):
-    """TeCoA: PGD-2, alpha = eps, uniform start [P][C] (arXiv 2212.07016; METHODS.md 5.1)."""
-
-    train_text_projection: bool = False
-    """Ablation: also train W, as Hier-AFT does."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class HierAFTSettings(DefenceSettings):
-    """Hier-AFT, a re-implementation (arXiv 2604.18867; METHODS.md 5.8): losses [N], constants [D]."""
-
-    attack_steps: int = 3
-    """PGD-3 [N]."""
-    alpha_share: float | None = None
-    """None: alpha = eps at 1/255 and eps/2 at any other eps [D]."""
-    geometry: Literal["hyperbolic", "euclidean", "cosine"] = "hyperbolic"
-    """``euclidean`` is r -> 0 in the same code; ``cosine`` the second control, without radii and so without L_gap."""
-    curvature: float = 1.0
-    """r; fixed, since with a free scale and temperature it is redundant (ablate it with ``train_scalars`` off) [D]."""
-    start_norm: float = 0.5
-    """Mean tangent norm of images and leaf prompts at the start: ball radius 0.46 at r = 1 [D]; 1.0 is the ablation."""
-    coarsest_scale: float = 0.5
-    """Level scales b_l start linear from 1.0 at the leaves to this at the coarsest level [D]."""
-    max_tangent: float = 2.0
-    """Tangent norms are clipped at this over sqrt r [D]."""
-    train_text_projection: bool = True
-    train_scalars: bool = True
-    """a_I, a_T and b_l train [D]."""
-    perturbation: Literal["universal", "leaf", "per_level"] = "universal"
-    """One delta for all levels [N]; ablations: from the leaf term only, or one delta for each level."""
-    text_eps: float = 2e-4
-    """Linf bound of delta_T on the normalised projected text feature [N]; 0 switches it off."""
-    text_alpha_share: float = 0.5
-    """Step of delta_T as a share of ``text_eps`` [D]."""
-    hnsa: Literal["both", "lower", "upper", "off"] = "both"
-    """Which adjacent levels lend extra negatives: ``upper`` the coarser, ``lower`` the deeper one [N]."""
-    hnsa_radius: Literal["level", "own"] = "level"
-    """``level`` moves them to the level's mean radius [D]; ``own`` is the literal reading (hubs near the centre)."""
-    lambda_vic: float = 0.1
-    """lambda1 [D]."""
-    vic_quantile: float = 0.25
-    """zeta_vic is this quantile of d(f(x), g(t_y)) on clean training images at the start [D]."""
-    lambda_gap: float = 1.0
-    """lambda2 [D]."""
-    zeta_gap: float = 0.025
-    """Margin between the radii of parent and child, for text and image nodes: 0.05 x the starting norm [D]."""
-    forest: Literal["average", "sum"] = "average"
-    """Tree terms are averaged over the trees [D]; ``sum`` is the paper's [N]."""
-
-    def check(self) -> None:
-        """See ``Settings.check``."""
-        super().check()
-        for name in ("curvature", "start_norm", "coarsest_scale", "max_tangent", "text_alpha_share"):
-            self.require(getattr(self, name) > 0, name, "it should be above 0")
-        for name in ("text_eps", "lambda_vic", "lambda_gap", "zeta_gap"):
-            self.require(getattr(self, name) >= 0, name, "it should be 0 or more")
-        self.require(0 <= self.vic_quantile <= 1, "vic_quantile", "it should be in [0, 1]")
-
-    def alpha(self, eps: Fraction) -> float:
-        """Return eps at 1/255, eps/2 elsewhere, unless a share was set."""
-        if self.alpha_share is not None:
-            return self.alpha_share * float(eps)
-        return float(eps) if eps == Fraction(1, 255) else float(eps) / 2
-
-    @property
-    def resolved_curvature(self) -> float:
-        """r of the head: 0 for the Euclidean control."""
-        return 0.0 if self.geometry == "euclidean" else self.curvature

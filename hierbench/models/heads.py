@@ -64,14 +64,13 @@ class Head(nn.Module, ABC):
 
 
 class CosineHead(Head):
-    """CLIP's head: ``s cos(f(x), g(t))`` with ``s = exp(logit_scale)`` fixed."""
+    """CLIP's head: ``s cos(f(x), g(t))`` with ``s = exp(logit_scale)``, which few defences train."""
 
     kind = "cosine"
-    logit_scale: Tensor
 
     def __init__(self, *, logit_scale: float = math.log(100.0)) -> None:
         super().__init__()
-        self.register_buffer("logit_scale", torch.tensor(float(logit_scale), dtype=torch.float32))
+        self.logit_scale = nn.Parameter(torch.tensor(float(logit_scale), dtype=torch.float32))
 
     @property
     def scale(self) -> Tensor:

@@ -94,9 +94,12 @@ class ZeroShotModel(nn.Module):
         """Where the weights are."""
         return self.text_projection.device
 
-    def embed(self, pixels: Tensor) -> Tensor:
-        """Map pixels [B, 1 or 3, h, w] in [0, 1] to image embeddings fp32 [B, E], not normalised."""
-        out = self.visual(self.pixels(pixels))
+    def embed(self, pixels: Tensor, *, tower: nn.Module | None = None) -> Tensor:
+        """Map pixels [B, 1 or 3, h, w] in [0, 1] to image embeddings fp32 [B, E], not normalised.
+
+        ``tower`` stands in for the image tower: a frozen copy of it, for a loss that compares the two.
+        """
+        out = (self.visual if tower is None else tower)(self.pixels(pixels))
         embedding: Tensor = out[0] if isinstance(out, tuple) else out
         return embedding.float()
 
@@ -110,6 +113,15 @@ class ZeroShotModel(nn.Module):
                 self.text_forwards += len(part)
                 self._hidden |= dict(zip(part, features, strict=True))
         return torch.stack([self._hidden[p] for p in prompts]).to(self.device)
+
+    def encode_text(self, prompts: Sequence[str]) -> Tensor:
+        """Return the text features before the projection, [N, P], on the graph and encoded anew each time.
+
+        For training the text tower; everything else asks ``text_hidden``.
+        """
+        parts = [prompts[start : start + TEXT_BATCH] for start in range(0, len(prompts), TEXT_BATCH)]
+        self.text_forwards += len(prompts)
+        return torch.cat([hidden_features(self.clip, self.tokenizer(list(p)).to(self.device)) for p in parts])
 
     def node_points(self, prompts: Sequence[str], *, steps_above_leaf: int) -> Tensor:
         """Return the head's points of the nodes ``prompts`` name, [N, E]; 0 steps above the leaves: the leaf level."""

@@ -87,8 +87,8 @@ def test_the_loss_is_that_of_the_words(kind: str, level_radius: bool) -> None:
 
 
 def test_borrowed_nodes_are_training_s_own() -> None:
-    """The same tables as ``hierbench.defences.hnsa`` makes for a whole tree, by prompt."""
-    from hierbench.defences.hnsa import negative_tables
+    """The same tables as ``hierbench.defences.methods.hier_aft.hnsa`` makes for a whole tree, by prompt."""
+    from hierbench.defences.methods.hier_aft.hnsa import negative_tables
     from hierbench.defences.nodes import training_nodes
     from hierbench.hierarchy.catalogue import load_hierarchy
     from hierbench.hierarchy.tree import Forest

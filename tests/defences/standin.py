@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from fractions import Fraction
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from hierbench.attacks.threat import ThreatModel
 from hierbench.datasets.images import ImageSet
 from hierbench.datasets.spec import DatasetSpec, SplitSource
+from hierbench.defences.base import TrainingTask
+from hierbench.defences.nodes import training_nodes
 from hierbench.hierarchy.tree import Forest, Hierarchy
 from hierbench.models.heads import CosineHead, Head
 
@@ -36,11 +40,11 @@ class SmallModel(nn.Module):
         )
         self.text_tower = nn.Linear(TEXT_WIDTH, TEXT_WIDTH)
         self.text_projection = nn.Parameter(torch.empty(TEXT_WIDTH, WIDTH))
-        self.head: Head = CosineHead(logit_scale=2.0)
         with torch.no_grad():
             for parameter in self.parameters():
                 parameter.copy_(0.5 * torch.randn(parameter.shape, generator=generator))
             self.visual[1].running_mean.normal_(generator=generator)
+        self.head: Head = CosineHead(logit_scale=2.0)
         if double:
             self.double()
         self.encoded = 0
@@ -50,9 +54,16 @@ class SmallModel(nn.Module):
     def device(self) -> torch.device:
         return self.text_projection.device
 
-    def embed(self, pixels: Tensor) -> Tensor:
-        out: Tensor = self.visual(pixels.to(self.text_projection.dtype))
+    def embed(self, pixels: Tensor, *, tower: nn.Module | None = None) -> Tensor:
+        out: Tensor = (self.visual if tower is None else tower)(pixels.to(self.text_projection.dtype))
         return out
+
+    def encode_text(self, prompts: Sequence[str]) -> Tensor:
+        out: Tensor = self.text_tower(self.text_hidden(prompts))
+        return out
+
+    def forget_text(self) -> None:
+        pass
 
     def text_hidden(self, prompts: Sequence[str]) -> Tensor:
         self.encoded += len(prompts)
@@ -94,6 +105,15 @@ def small_images(*, count: int = 60, classes: int = 10, channels: int = 1, side:
         image[:, label % 4 * 2 : label % 4 * 2 + 2, label // 4 * 2 : label // 4 * 2 + 2] += 120
     ids = tuple(f"{n:04d}" for n in range(count))
     return ImageSet(spec=digits_spec(), split="train", revision="made-up", ids=ids, labels=labels, array=array)
+
+
+def make_task(
+    model: SmallModel, forest: Forest, *, eps: str = "8/255", classes: Sequence[int] | None = None
+) -> TrainingTask:
+    template = "a photo of {noun}."
+    nodes = training_nodes(forest, template=template, classes=classes)
+    threat = ThreatModel("linf", Fraction(eps))
+    return TrainingTask(nodes, model.text_hidden(nodes.prompts), threat, forest, template, digits_spec())
 
 
 def digits_forest(*trees: str) -> Forest:

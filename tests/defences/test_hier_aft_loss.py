@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hier_reference import Reference, Space
-from standin import SmallModel, digits_forest, mixed_forest
+from standin import SmallModel, digits_forest, make_task, mixed_forest
 
-from hierbench.attacks.threat import ThreatModel
 from hierbench.datasets.spec import fill_template
-from hierbench.defences.base import Batch, Perturbed, TrainingTask
-from hierbench.defences.hier_aft import HierAFT
+from hierbench.defences.base import Batch, Perturbed
+from hierbench.defences.methods.hier_aft.method import HierAFT
+from hierbench.defences.methods.hier_aft.settings import HierAFTSettings
 from hierbench.defences.nodes import training_nodes
-from hierbench.defences.settings import HierAFTSettings
 from hierbench.hierarchy.tree import Forest
 from hierbench.models.heads import HyperbolicHead
 
@@ -30,7 +28,7 @@ def both(
     """Return the parts of the loss from the package and from the reference."""
     model = SmallModel(double=True, seed=seed)
     nodes = training_nodes(forest, template=TEMPLATE, classes=kept)
-    task = TrainingTask(nodes, model.text_hidden(nodes.prompts), ThreatModel("linf", Fraction(8, 255)))
+    task = make_task(model, forest, classes=kept)
     defence = HierAFT(HierAFTSettings.from_dict(settings), task)
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(0, nodes.num_classes, (count,), generator=generator)
@@ -43,7 +41,7 @@ def both(
         # Spread the embeddings: the small network's own lie close together.
         model.visual[-1].weight.mul_(4.0)
     delta = 0.02 * torch.randn(len(nodes.prompts), 8, generator=generator, dtype=torch.float64)
-    total, log = defence.loss(model, batch, Perturbed(pixels=batch.pixels, text=delta))
+    total, log = defence.loss(model, batch, Perturbed(pixels=batch.pixels, text=delta), task.text_features(model))
 
     head = model.head
     ball = isinstance(head, HyperbolicHead)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from standin import digits_forest, mixed_forest, ragged_tree
 
-from hierbench.defences.hnsa import negative_tables
-from hierbench.defences.hypavg import class_nodes, climb
+from hierbench.defences.methods.hier_aft.hnsa import negative_tables
+from hierbench.defences.methods.hier_aft.hypavg import class_nodes, climb
 from hierbench.defences.nodes import TrainingNodes, level_weight, training_nodes
 from hierbench.errors import InputError
 from hierbench.hierarchy.catalogue import load_hierarchy

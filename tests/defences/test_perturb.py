@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from standin import SmallModel, mixed_forest
+from standin import SmallModel, make_task, mixed_forest
 from torch import Tensor
 
 from hierbench.attacks.threat import ThreatModel
-from hierbench.defences import hier_aft
-from hierbench.defences.base import Batch, Perturbed, TrainingTask
-from hierbench.defences.hier_aft import HierAFT
-from hierbench.defences.nodes import training_nodes
+from hierbench.defences.base import Batch, Perturbed
+from hierbench.defences.methods.hier_aft import method as hier_aft
+from hierbench.defences.methods.hier_aft.method import HierAFT
+from hierbench.defences.methods.hier_aft.settings import HierAFTSettings
+from hierbench.defences.methods.tecoa import TeCoA, TeCoASettings
 from hierbench.defences.perturb import Found, InnerAttack, maximise, weights_frozen
-from hierbench.defences.settings import HierAFTSettings, TeCoASettings
-from hierbench.defences.tecoa import TeCoA
 
 LINF = ThreatModel("linf", Fraction(16, 255))
 
@@ -33,12 +33,16 @@ def made(kind: str, threat: ThreatModel = LINF, **settings: Any) -> tuple[SmallM
     model = SmallModel()
     with torch.no_grad():
         model.visual[-1].weight.mul_(4.0)
-    nodes = training_nodes(mixed_forest(), template="{noun}")
-    task = TrainingTask(nodes, model.text_hidden(nodes.prompts), threat)
+    task = replace(make_task(model, mixed_forest()), threat=threat)
     defence = TeCoA(TeCoASettings(**settings), task) if kind == "tecoa" else HierAFT(HierAFTSettings(**settings), task)
     batch = batch_of(24)
     defence.prepare(model, batch)
     return model, defence, batch
+
+
+def text_of(defence: Any, model: SmallModel) -> Tensor:
+    features: Tensor = defence.task.text_features(model)
+    return features
 
 
 @pytest.mark.parametrize("threat", [LINF, ThreatModel("l2", Fraction(1, 2))])
@@ -100,18 +104,18 @@ def test_weights_are_frozen_inside_and_restored_outside() -> None:
 def test_attacks_stay_in_their_balls_and_raise_the_loss(kind: str, eps: Fraction) -> None:
     threat = ThreatModel("linf", eps)
     model, defence, batch = made(kind, threat)
-    found = defence.perturb(model, batch)
+    found = defence.perturb(model, batch, text_of(defence, model))
     assert float((found.pixels - batch.pixels).abs().max()) <= float(eps) + 1e-6
     assert float(found.pixels.min()) >= 0 and float(found.pixels.max()) <= 1
     assert not found.pixels.requires_grad and float(found.gain) > 0
     name = "hita" if kind == "hier_aft" else "ce_leaf"
-    clean = defence.loss(model, batch, Perturbed(batch.pixels))[1][name]
-    attacked = defence.loss(model, batch, found)[1][name]
+    clean = defence.loss(model, batch, Perturbed(batch.pixels), text_of(defence, model))[1][name]
+    attacked = defence.loss(model, batch, found, text_of(defence, model))[1][name]
     assert float(attacked) > float(clean)
     if kind == "hier_aft":
         assert float(found.text.abs().max()) <= 2e-4 * (1 + 1e-6)
         assert float(found.text.abs().max()) > 1.9e-4
-        without_text = defence.loss(model, batch, Perturbed(found.pixels))[1]["hita"]
+        without_text = defence.loss(model, batch, Perturbed(found.pixels), text_of(defence, model))[1]["hita"]
         assert float(without_text) < float(attacked)
     else:
         assert found.text is None
@@ -124,8 +128,8 @@ def test_tecoa_maximises_and_minimises_the_same_cross_entropy() -> None:
     unit = [x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (embedding, features)]
     logits = np.exp(2.0) * unit[0] @ unit[1].T
     per_image = np.log(np.exp(logits).sum(-1)) - logits[np.arange(24), batch.labels.numpy()]
-    objective = defence.inner_objective(model, batch.pixels, batch)
-    loss, log = defence.loss(model, batch, Perturbed(batch.pixels))
+    objective = defence.inner_objective(model, batch.pixels, batch, text_of(defence, model))
+    loss, log = defence.loss(model, batch, Perturbed(batch.pixels), text_of(defence, model))
     assert float(objective.detach()) == pytest.approx(per_image.sum(), rel=1e-5)
     assert float(loss.detach()) == pytest.approx(per_image.mean(), rel=1e-5)
     right = logits.argmax(-1) == batch.labels.numpy()
@@ -145,8 +149,8 @@ def test_hier_aft_maximises_exactly_the_weighted_cross_entropies(
         return maximise(objective, images, **rest)
 
     monkeypatch.setattr(hier_aft, "maximise", record)
-    found = defence.perturb(model, batch)
-    terms = defence.loss(model, batch, Perturbed(found.pixels, found.text))[1]
+    found = defence.perturb(model, batch, text_of(defence, model))
+    terms = defence.loss(model, batch, Perturbed(found.pixels, found.text), text_of(defence, model))[1]
     values = [float(objective(found.pixels, found.text).detach()) / 24 for objective in objectives]
     levels = [float(value) for name, value in terms.items() if name.startswith("ce/")]
     want = {
@@ -160,11 +164,11 @@ def test_hier_aft_maximises_exactly_the_weighted_cross_entropies(
 
 def test_per_level_loss_takes_each_level_from_its_own_images() -> None:
     model, defence, batch = made("hier_aft", perturbation="per_level")
-    found = defence.perturb(model, batch)
+    found = defence.perturb(model, batch, text_of(defence, model))
     assert len(found.others) == 4
-    got = defence.loss(model, batch, found)[1]
+    got = defence.loss(model, batch, found, text_of(defence, model))[1]
     sets = [(found.pixels, found.text), *found.others]
-    each = [defence.loss(model, batch, Perturbed(pixels, text))[1] for pixels, text in sets]
+    each = [defence.loss(model, batch, Perturbed(pixels, text), text_of(defence, model))[1] for pixels, text in sets]
     names = ["ce_leaf", *(name for name in got if name.startswith("ce/"))]
     for name, own in zip(names, each, strict=True):
         assert float(got[name]) == pytest.approx(float(own[name]), rel=1e-5)
@@ -231,12 +235,12 @@ def test_guards_flag_a_collapsed_geometry() -> None:
     head: Any = model.head
     with torch.no_grad():
         head.level_scale.copy_(torch.tensor([0.3, 1.0, 3.0]))
-    log = defence.loss(model, batch, Perturbed(batch.pixels))[1]
+    log = defence.loss(model, batch, Perturbed(batch.pixels), text_of(defence, model))[1]
     found = defence.guards(model, {name: float(value) for name, value in log.items()})
     assert found["norm_order_violated"] > 0.2 and "norm_order" in found["flags"]
     with torch.no_grad():
         head.log_a_image.fill_(3.0)
-    log = defence.loss(model, batch, Perturbed(batch.pixels))[1]
+    log = defence.loss(model, batch, Perturbed(batch.pixels), text_of(defence, model))[1]
     assert float(log["clipped_images"]) == 1.0 and float(log["at_margin"]) == 0.0
     found = defence.guards(model, {name: float(value) for name, value in log.items()})
     assert "clipped" in found["flags"] and found["recent"]["vic"] >= 0

@@ -17,16 +17,18 @@ import torch
 from standin import SmallModel
 from torch import nn
 
-from hierbench.defences import checkpoint as files
-from hierbench.defences.augment import AUGMENTATIONS, augment
 from hierbench.defences.base import SCOPES, Defence
 from hierbench.defences.catalogue import DEFENCES
-from hierbench.defences.folding import batch_norms_folded, foldable_pairs
-from hierbench.defences.order import numpy_stream, plan_batches
-from hierbench.defences.schedule import rate_at, warmup_steps
-from hierbench.defences.settings import HierAFTSettings, TeCoASettings, TrainingSettings
-from hierbench.defences.trainlog import TrainLog
-from hierbench.defences.weights import select_weights
+from hierbench.defences.methods.hier_aft.settings import HierAFTSettings
+from hierbench.defences.methods.tecoa import TeCoASettings
+from hierbench.defences.training import checkpoint as files
+from hierbench.defences.training.augment import AUGMENTATIONS, augment
+from hierbench.defences.training.folding import batch_norms_folded, foldable_pairs
+from hierbench.defences.training.order import numpy_stream, plan_batches
+from hierbench.defences.training.schedule import rate_at, warmup_steps
+from hierbench.defences.training.settings import TrainingSettings
+from hierbench.defences.training.trainlog import TrainLog
+from hierbench.defences.training.weights import select_weights
 from hierbench.errors import HierbenchError, InputError
 
 

@@ -21,10 +21,11 @@ from torch import Tensor
 from hierbench.attacks.threat import ThreatModel
 from hierbench.defences.base import Batch, Perturbed
 from hierbench.defences.catalogue import DefenceSpec
-from hierbench.defences.checkpoint import CHECKPOINT_FILE
-from hierbench.defences.settings import HierAFTSettings, TeCoASettings, TrainingSettings
-from hierbench.defences.tecoa import TeCoA
-from hierbench.defences.trainer import RECORD_FILE, TrainingInterruptedError, TrainProgress, TrainResult, train
+from hierbench.defences.methods.hier_aft.settings import HierAFTSettings
+from hierbench.defences.methods.tecoa import TeCoA, TeCoASettings
+from hierbench.defences.training.checkpoint import CHECKPOINT_FILE
+from hierbench.defences.training.settings import TrainingSettings
+from hierbench.defences.training.trainer import RECORD_FILE, TrainingInterruptedError, TrainProgress, TrainResult, train
 from hierbench.errors import ExitCode, HierbenchError, InputError
 
 RECIPE: dict[str, Any] = {
@@ -265,14 +266,14 @@ def test_inputs_that_cannot_be_trained(tmp_path: Path) -> None:
 class CleanLoss(TeCoA):
     """Its loss looks at the clean images."""
 
-    def loss(self, model: Any, batch: Batch, perturbed: Perturbed) -> tuple[Tensor, dict[str, Tensor]]:
-        return super().loss(model, batch, Perturbed(batch.pixels))
+    def loss(self, model: Any, batch: Batch, perturbed: Perturbed, text: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return super().loss(model, batch, Perturbed(batch.pixels), text)
 
 
 class NoMove(TeCoA):
     """Its attack returns the clean images."""
 
-    def perturb(self, model: Any, batch: Batch) -> Perturbed:
+    def perturb(self, model: Any, batch: Batch, text: Tensor) -> Perturbed:
         return Perturbed(batch.pixels.clone())
 
 
@@ -281,7 +282,7 @@ class NoGradient(TeCoA):
 
     trains = ("visual", "text_projection")  # type: ignore[assignment]
 
-    def loss(self, model: Any, batch: Batch, perturbed: Perturbed) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, model: Any, batch: Batch, perturbed: Perturbed, text: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         points = model.head.points((self.task.hidden[:10] @ model.text_projection).detach(), 0)
         return torch.nn.functional.cross_entropy(model.logits(model.embed(perturbed.pixels), points), batch.labels), {}
 
@@ -295,10 +296,10 @@ class Nothing(TeCoA):
 class Meddler(TeCoA):
     """It moves a weight it does not train."""
 
-    def loss(self, model: Any, batch: Batch, perturbed: Perturbed) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, model: Any, batch: Batch, perturbed: Perturbed, text: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         with torch.no_grad():
             model.visual[1].running_mean[0] += 1e-6
-        return super().loss(model, batch, perturbed)
+        return super().loss(model, batch, perturbed, text)
 
 
 @pytest.mark.parametrize(
@@ -320,7 +321,7 @@ def test_defences_that_do_not_do_what_they_say_are_refused(
 
 
 def test_a_rate_of_zero_trains_nothing_and_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hierbench.defences.run.rate_at", lambda *_, **__: 0.0)
+    monkeypatch.setattr("hierbench.defences.training.run.rate_at", lambda *_, **__: 0.0)
     with pytest.raises(HierbenchError, match="did not move 'visual'"):
         run(tmp_path, "tecoa")
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from hierbench.defences import hnsa, losses
 from hierbench.defences.base import Batch, Defence, LogValues, Perturbed, TrainingTask
-from hierbench.defences.collapse import collapse_guards, point_statistics
-from hierbench.defences.hypavg import ImageNodes, class_nodes, climb
+from hierbench.defences.methods.hier_aft import hnsa, losses
+from hierbench.defences.methods.hier_aft.collapse import collapse_guards, point_statistics
+from hierbench.defences.methods.hier_aft.hypavg import ImageNodes, class_nodes, climb
+from hierbench.defences.methods.hier_aft.settings import HierAFTSettings
 from hierbench.defences.perturb import Cost, InnerAttack, Objective, maximise
-from hierbench.defences.settings import HierAFTSettings
 from hierbench.errors import InputError
 from hierbench.models.heads import CosineHead, Head, HyperbolicHead
 from hierbench.models.hyperbolic import radius
@@ -47,6 +47,7 @@ class HierAFT(Defence[HierAFTSettings]):
     """``L' + lambda1 L_vic + lambda2 (L_gap^Label + L_gap^Intra)``, L' the weighted cross-entropies under attack."""
 
     name = "hier_aft"
+    couples_images = True
 
     def __init__(self, settings: HierAFTSettings, task: TrainingTask) -> None:
         super().__init__(settings, task)
@@ -109,10 +110,8 @@ class HierAFT(Defence[HierAFTSettings]):
 
     # -- one pass -----------------------------------------------------------------------------------------------------
 
-    def text_nodes(self, model: ZeroShotModel, delta: Tensor | None, features: Tensor | None = None) -> TextNodes:
+    def text_nodes(self, model: ZeroShotModel, delta: Tensor | None, features: Tensor) -> TextNodes:
         """Return the points of all nodes; ``delta [P, E]`` moves the normalised features, which keep their length."""
-        if features is None:
-            features = self.task.hidden @ model.text_projection
         if delta is not None:
             features = features + features.norm(dim=-1, keepdim=True) * delta
         nodes, head = self.task.nodes, model.head
@@ -178,9 +177,9 @@ class HierAFT(Defence[HierAFTSettings]):
 
     # -- attack and loss ----------------------------------------------------------------------------------------------
 
-    def perturb(self, model: ZeroShotModel, batch: Batch) -> Perturbed:
+    def perturb(self, model: ZeroShotModel, batch: Batch, text: Tensor) -> Perturbed:
         """Maximise L' by one delta for all levels (or the ablations' terms), with delta_T beside it."""
-        features = (self.task.hidden @ model.text_projection).detach()
+        features = text
         head, labels = model.head, batch.labels
 
         def universal(pixels: Tensor, delta: Tensor | None) -> Tensor:
@@ -224,29 +223,29 @@ class HierAFT(Defence[HierAFTSettings]):
             cost=sum((one.cost for one in found), Cost()),
         )
 
-    def loss(self, model: ZeroShotModel, batch: Batch, perturbed: Perturbed) -> tuple[Tensor, LogValues]:
+    def loss(self, model: ZeroShotModel, batch: Batch, perturbed: Perturbed, text: Tensor) -> tuple[Tensor, LogValues]:
         """Return the total loss; its parts, radii, shares and active hinges are logged."""
         head, labels, settings = model.head, batch.labels, self.settings
         embedding = model.embed(perturbed.pixels)
         images = head.image_points(embedding)
-        text = self.text_nodes(model, perturbed.text)
+        nodes = self.text_nodes(model, perturbed.text, text)
         classes, above = self.image_nodes(head, images, labels)
         terms = (
-            self.all_terms(head, images, labels, text, above)
+            self.all_terms(head, images, labels, nodes, above)
             if not perturbed.others
-            else self._per_level_terms(model, images, labels, text, perturbed)
+            else self._per_level_terms(model, images, labels, nodes, perturbed, text)
         )
         hita = self.hita(terms)
-        distances = head.point_distance(images, text.leaves.index_select(0, labels))
+        distances = head.point_distance(images, nodes.leaves.index_select(0, labels))
         vic = losses.distance_hinge(distances, margin=self.zeta_vic)
         total = hita + settings.lambda_vic * vic
         log: LogValues = {"hita": hita, "vic": vic, "vic_active": (distances > self.zeta_vic).to(hita.dtype).mean()}
         if isinstance(head, HyperbolicHead):
-            label, intra, hinges = self.gap(text, classes, above)
+            label, intra, hinges = self.gap(nodes, classes, above)
             total = total + settings.lambda_gap * (label + intra)
             log |= {"gap_label": label, "gap_intra": intra, **hinges}
         log |= self._level_log(terms)
-        log |= point_statistics(head, embedding, images, text, classes, above, self.task.nodes)
+        log |= point_statistics(head, embedding, images, nodes, classes, above, self.task.nodes)
         return total, {name: value.detach() for name, value in log.items()}
 
     def gap(
@@ -287,11 +286,17 @@ class HierAFT(Defence[HierAFTSettings]):
         if not isinstance(model.head, HyperbolicHead):
             return {}
         with torch.no_grad():
-            text = self.text_nodes(model, None)
+            text = self.text_nodes(model, None, self.task.text_features(model))
         return collapse_guards(model.head, text, self.task.nodes, recent)
 
     def _per_level_terms(
-        self, model: ZeroShotModel, leaf_images: Tensor, labels: Tensor, text: TextNodes, perturbed: Perturbed
+        self,
+        model: ZeroShotModel,
+        leaf_images: Tensor,
+        labels: Tensor,
+        text: TextNodes,
+        perturbed: Perturbed,
+        features: Tensor,
     ) -> LevelTerms:
         """Cross-entropies of the per-level ablation: each level from its own perturbation."""
         head, others, levels = model.head, iter(perturbed.others), []
@@ -300,7 +305,8 @@ class HierAFT(Defence[HierAFTSettings]):
             for index in range(len(tree.levels)):
                 pixels, delta = next(others)
                 _, above = self.image_nodes(head, head.image_points(model.embed(pixels)), labels)
-                row.append(self.level_term(head, above[number][index], self.text_nodes(model, delta), number, index))
+                moved = self.text_nodes(model, delta, features)
+                row.append(self.level_term(head, above[number][index], moved, number, index))
             levels.append(tuple(row))
         return LevelTerms(leaf=self.leaf_term(head, leaf_images, labels, text), levels=tuple(levels))
 

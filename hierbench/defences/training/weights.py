@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from hierbench.defences.base import SCOPES
-from hierbench.defences.settings import TrainingSettings
+from hierbench.defences.training.settings import TrainingSettings
 from hierbench.errors import HierbenchError
+from hierbench.models.scopes import last_blocks, projection_parameters, text_parameters
 
 if TYPE_CHECKING:
     from hierbench.models.zeroshot import ZeroShotModel
@@ -36,15 +37,30 @@ class TrainedWeights:
         return {id(p): name for name, p in self.named.items()}
 
 
-def select_weights(model: ZeroShotModel, trains: Iterable[str]) -> TrainedWeights:
+def scopes_of(trains: Iterable[str], train_scope: str) -> tuple[str, ...]:
+    """Return the scopes that move, given those of the method and the recipe's ``train_scope``.
+
+    >>> scopes_of(("visual", "head"), "both"), scopes_of(("visual", "text"), "projection")
+    (('visual', 'text', 'text_projection', 'head'), ('visual',))
+    """
+    wanted = set(trains)
+    if train_scope != "method":
+        wanted -= {"text"}
+        wanted |= {"visual"} | ({"text", "text_projection"} if train_scope == "both" else set())
+    return tuple(scope for scope in (*SCOPES, *(wanted - set(SCOPES))) if scope in wanted)
+
+
+def select_weights(model: ZeroShotModel, trains: Iterable[str], *, train_scope: str = "method") -> TrainedWeights:
     """Turn gradients on for the given scopes and off for everything else.
 
-    A scope that the model has no parameters for, or an unknown one, raises ``HierbenchError``.
+    ``train_scope`` narrows the image tower, as the recipe's setting of that name says. A scope that the model has no
+    parameters for, or an unknown one, raises ``HierbenchError``.
     """
-    owners = {
-        "visual": {id(p) for p in model.visual.parameters()},
-        "text_projection": {id(model.text_projection)},
-        "head": {id(p) for p in model.head.parameters()},
+    owners: dict[str, Callable[[], Iterable[nn.Parameter]]] = {
+        "visual": lambda: _visual(model, train_scope),
+        "text": lambda: text_parameters(model.clip),
+        "text_projection": lambda: [model.text_projection],
+        "head": model.head.parameters,
     }
     scopes: dict[str, dict[str, nn.Parameter]] = {}
     wanted = list(trains)
@@ -52,7 +68,8 @@ def select_weights(model: ZeroShotModel, trains: Iterable[str]) -> TrainedWeight
     for scope in wanted:
         if scope not in SCOPES:
             raise HierbenchError(f"a defence cannot train {scope!r}: the scopes are {', '.join(SCOPES)}")
-        scopes[scope] = {name: p for name, p in named.items() if id(p) in owners[scope]}
+        own = {id(p) for p in owners[scope]()}
+        scopes[scope] = {name: p for name, p in named.items() if id(p) in own}
         if not scopes[scope]:
             raise HierbenchError(f"model {model.name!r} has no parameters in scope {scope!r}")
     if not scopes:
@@ -61,6 +78,14 @@ def select_weights(model: ZeroShotModel, trains: Iterable[str]) -> TrainedWeight
     for parameter in named.values():
         parameter.requires_grad_(id(parameter) in trained)
     return TrainedWeights(scopes=scopes)
+
+
+def _visual(model: ZeroShotModel, train_scope: str) -> Iterable[nn.Parameter]:
+    if train_scope == "projection":
+        return projection_parameters(model.visual)
+    if train_scope.startswith("blocks:"):
+        return last_blocks(model.visual, int(train_scope.removeprefix("blocks:")))
+    return model.visual.parameters()
 
 
 def build_optimiser(weights: TrainedWeights, settings: TrainingSettings) -> torch.optim.Optimizer:
@@ -76,7 +101,8 @@ def build_optimiser(weights: TrainedWeights, settings: TrainingSettings) -> torc
         )
     if settings.optimiser == "sgd":
         return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum)
-    return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas)
+    kind = torch.optim.AdamW if settings.optimiser == "adamw" else torch.optim.Adam
+    return kind(groups, lr=settings.learning_rate, betas=settings.betas)
 
 
 def weights_step_mode(model: ZeroShotModel) -> None:

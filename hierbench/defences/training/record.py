@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from hierbench.defences.order import BatchPlan
-from hierbench.defences.settings import TrainingSettings
+from hierbench.defences.training.order import BatchPlan
+from hierbench.defences.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
     from hierbench.datasets.images import ImageSet

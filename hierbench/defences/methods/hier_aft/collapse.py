@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from hierbench.defences.hypavg import ImageNodes
-from hierbench.defences.losses import masked_mean
+from hierbench.defences.methods.hier_aft.hypavg import ImageNodes
+from hierbench.defences.methods.hier_aft.losses import masked_mean
 from hierbench.defences.nodes import TrainingNodes
 from hierbench.models import hyperbolic
 from hierbench.models.heads import Head, HyperbolicHead
 
 if TYPE_CHECKING:
-    from hierbench.defences.hier_aft import TextNodes
+    from hierbench.defences.methods.hier_aft.method import TextNodes
 
 ORDER_LIMIT = 0.2
 """Flagged when the radius of a parent exceeds its child's on more than this share of edges."""

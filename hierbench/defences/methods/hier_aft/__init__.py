@@ -1,0 +1,1 @@
+"""Hier-AFT: its losses, its node points, its negatives, its guards."""

@@ -1,0 +1,1 @@
+"""The trainer all defences share."""
