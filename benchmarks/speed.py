@@ -157,7 +157,23 @@ def render_table(record: dict[str, Any]) -> str:
         f"{HARD}. Medians of {' or '.join(str(count) for count in repeats)} runs on {environment['threads']} threads; "
         "pyautoattack at the node logits whose arg-max is the verdict.",
     ]
+    lines += missed(record)
     return "\n".join(lines) + "\n"
+
+
+def missed(record: dict[str, Any]) -> list[str]:
+    """Return a line for each aim that was missed, with what bounds it."""
+    lines = []
+    for name, entry in record["cases"].items():
+        part = entry["summary"]
+        if part["reached"] is not False:
+            continue
+        mine, theirs = ((side["forwards"] + side["backwards"]) for side in part["counts"].values())
+        overhead = record["cases"].get(f"overhead/{name.partition('/')[2]}")
+        bare = f", and the engine takes {overhead['summary']['ratio']:.3f} of a bare loop's time" if overhead else ""
+        passes = f"It makes {mine / theirs:.3f} of the other's passes{bare}."
+        lines.append(f"Missed: {name}, {part['ratio']:.3f} against {part['aim']:g}. {passes}")
+    return ["", *lines] if lines else []
 
 
 def listed(counts: Sequence[int]) -> str:

@@ -1,8 +1,8 @@
 """Fill the generated blocks of README.md and docs/*.md from committed records; ``--check`` only says what is stale.
 
 A block starts with ``<!-- fill: WHAT -->`` and ends with ``<!-- end fill -->``. WHAT is either the arguments of
-``hierbench table`` (its records are ``leaderboard/records``), ``backbone NAME``, ``training``, ``digits-eps`` or
-``parity``.
+``hierbench table`` (its records are ``leaderboard/records``), ``backbone NAME``, ``training``, ``digits-eps``, or
+``benchmark NAME`` for what ``benchmarks/NAME.py --table`` prints.
 No figure in those files is typed by hand:
 
     python docs/fill.py
@@ -11,6 +11,7 @@ No figure in those files is typed by hand:
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import re
 import shlex
@@ -53,8 +54,8 @@ def make(what: str) -> str:
         return training()
     if kind == "digits-eps":
         return digits_eps()
-    if kind == "parity":
-        return parity()
+    if kind == "benchmark":
+        return parity() if rest == ["parity"] else benchmark(rest[0])
     raise SystemExit(f"unknown block {what!r}")
 
 
@@ -134,16 +135,24 @@ def digits_eps() -> str:
     )
 
 
+def benchmark(name: str) -> str:
+    """Return a benchmark's own table of its committed record."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    record = json.loads((ROOT / "leaderboard" / "measurements" / f"{name}.json").read_text(encoding="utf-8"))
+    table: str = importlib.import_module(name).render_table(record)
+    return table
+
+
 def parity() -> str:
     """Return the comparison of our attacks with the field's own code, and how much of it is measured."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    from parity import all_cells, render_table
+    text = benchmark("parity")
+    from parity import all_cells
 
     content = json.loads((ROOT / "leaderboard" / "measurements" / "parity.json").read_text(encoding="utf-8"))
     measured, planned = {row["cell"] for row in content["rows"]}, all_cells()
     missing = [cell.name for cell in planned if cell.name not in measured]
     left = f"Not measured yet: {', '.join(missing)}.\n" if missing else ""
-    return f"{render_table(content)}\n{len(measured)} of {len(planned)} cells (seed {content['seed']}). {left}"
+    return f"{text}\n{len(measured)} of {len(planned)} cells (seed {content['seed']}). {left}"
 
 
 if __name__ == "__main__":
