@@ -19,7 +19,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def train(
-    defence: Annotated[str | None, typer.Option(help="Defence to train. [the recipe's]")] = None,
+    defence: Annotated[str | None, typer.Option(help="Its name, or FILE.py:CLASS. [the recipe's]")] = None,
     recipe: Annotated[
         str | None, typer.Option(help="Recipe: its name, or a .toml file. [VARIANT/DEFENCE, if there is one]")
     ] = None,

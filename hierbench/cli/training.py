@@ -51,9 +51,12 @@ def resolve_recipe(request: TrainRequest) -> Recipe:
     """
     from hierbench.datasets.catalogue import get_spec
     from hierbench.defences.catalogue import DEFENCES
+    from hierbench.defences.local import is_local, register_local
     from hierbench.defences.recipe import RECIPES, Recipe, find_recipe
     from hierbench.evaluation.protocol import PROTOCOLS, choose_protocol
 
+    if request.defence is not None and is_local(request.defence):
+        request = dataclasses.replace(request, defence=register_local(request.defence))
     if request.recipe is not None:
         recipe = find_recipe(request.recipe)
         if request.defence not in (None, recipe.defence):
