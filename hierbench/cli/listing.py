@@ -13,6 +13,7 @@ from hierbench.cli.common import console
 
 if TYPE_CHECKING:
     from hierbench.datasets.spec import DatasetSpec
+    from hierbench.models.catalogue import ModelSpec
     from hierbench.registry import Registry
 
 CATALOGUES = {
@@ -54,6 +55,8 @@ def list_names(
         width = max((len(name) for name, _ in entries), default=0)
         for name, entry in entries:
             out.print(f"{name:{width}}  {summary(entry)}".rstrip(), soft_wrap=True)
+        if one == "models":
+            _print_exposures([entry for _, entry in entries])
 
 
 def show(name: Annotated[str, typer.Argument(help="A name of any kind; of a tree: dataset/tree.")]) -> None:
@@ -73,6 +76,22 @@ def show(name: Annotated[str, typer.Argument(help="A name of any kind; of a tree
         lines = dataset_facts(entry) if kind == "datasets" else facts(entry)
         for label, value in lines + (defaults(entry) if kind == "defences" and name != "none" else []):
             out.print(f"  {label}: {value}", soft_wrap=True)
+
+
+def _print_exposures(models: list[ModelSpec]) -> None:
+    """Say once for each backbone, and for each model, what images its training saw."""
+    from hierbench.models.exposure import exposure
+
+    out = console()
+    found = {model.name: exposure(model) for model in models if model.folder is not None}
+    out.print()
+    for name, text, split in dict.fromkeys(
+        (model.backbone, found[model.name].backbone, found[model.name].split) for model in models if model.name in found
+    ):
+        unseen = f"; never a class that split {split} calls unseen" if split else ""
+        out.print(f"backbone {name} saw {text or 'no images that a record names'}{unseen}", soft_wrap=True)
+    for name, seen in found.items():
+        out.print(f"{name} then saw {seen.defence or 'no images that a record names'}", soft_wrap=True)
 
 
 def summary(entry: object) -> str:
