@@ -68,6 +68,8 @@ class Batch:
     """Random numbers of this step, for the attack's start."""
     step: int = 0
     """Weights' steps taken so far."""
+    whole: int | None = None
+    """Images of the whole step, where this is one part of several; None where it is all of them."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,9 @@ class Defence(ABC, Generic[SettingsT]):
     name: ClassVar[str]
     adversarial: bool = True
     """Whether the loss must depend on adversarial images; the trainer refuses one that then ignores them."""
+    passes: ClassVar[tuple[int, int]] = (1, 1)
+    """Images sent forward and backward through an image tower for each image of the batch, f0's included, beside the
+    steps of the inner attack."""
     couples_images: ClassVar[bool] = False
     """Whether the loss compares the images of a batch, so that working through it in parts changes it."""
 

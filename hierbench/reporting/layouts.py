@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hierbench.evaluation.records import DepthScores, Mistakes, Proportion, Record, TransferCell
+from hierbench.reporting.labels import attack_labels
 from hierbench.reporting.rows import depth_rows, is_grey, scoring_of, seen_rows, transfer_rows
 from hierbench.reporting.table import Report, Table, Value
 
@@ -153,7 +154,7 @@ def models_report(records: Sequence[Record]) -> Report:
     headings += [f"{what} {depth}" for depth in depths for what in ("clean", "robust", "worst")]
     rows = []
     notes: list[str] = []
-    for record in records:
+    for record, label in zip(records, attack_labels(records), strict=True):
         mark = ""
         for text in (*_custom_note(record), *flag_notes(record)):
             note = f"{record.identity.model.name}: {text}"
@@ -163,7 +164,7 @@ def models_report(records: Sequence[Record]) -> Report:
         attack = record.identity.attack
         line = [
             Value(record.identity.model.name, mark=mark),
-            Value(attack.name),
+            Value(label),
             Value(f"{attack.norm} {attack.eps}"),
             Value(attack.scoring),
             Value(record.counts.scored, "integer"),

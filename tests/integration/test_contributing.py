@@ -43,7 +43,7 @@ def test_the_example_defence_trains_evaluates_and_is_drawn(folder: Path) -> None
     assert record["given"]["defence"] == "trades" and record["run"]["checks"]["loss_uses_attack"]
     assert (folder / "training.svg").stat().st_size > 1000
     results = list((folder / "hierbench-results").rglob("*.json"))
-    assert len(results) == 1 and json.loads(results[0].read_text())["model"]["defence"] == "trades"
+    assert len(results) == 1 and json.loads(results[0].read_text())["identity"]["model"]["defence"] == "trades"
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from hierbench.evaluation.verdicts import read_verdicts
 from hierbench.reporting import formats, layouts
 from hierbench.reporting.collect import Selection, collect_records
 from hierbench.reporting.comparable import check_comparable, differences
+from hierbench.reporting.labels import attack_labels
 from hierbench.reporting.table import Value, format_value
 
 HOSTILE = "=cmd|' /C calc'!A0 [red]x[/red] \\input{/etc/passwd} <script> | a_b %&#$ ~^ \x1b[31m\u202e"
@@ -260,3 +261,15 @@ def test_latex_compiles(record: Record, tmp_path: Path) -> None:
         ["pdflatex", "-halt-on-error", "-no-shell-escape", "t.tex"], cwd=tmp_path, capture_output=True, check=False
     )
     assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_attacks_of_one_name_are_told_apart_by_what_differs(record: Record) -> None:
+    given = dict(record.identity.attack.parameters)
+    few, many = (renamed(record, attack={"parameters": {**given, "steps": steps}}) for steps in (20, 100))
+    other = renamed(record, attack={"name": "else", "parameters": {"steps": 7}})
+    name = record.identity.attack.name
+    assert attack_labels([few, many, other]) == [f"{name} (steps 20)", f"{name} (steps 100)", "else"]
+    assert attack_labels([few, few]) == [name, name]
+    assert attack_labels([renamed(record, attack={"engine": "pyautoattack"})]) == [f"{name} (by pyautoattack)"]
+    shown = formats.render_text(layouts.models_report([few, many]), "latex")
+    assert "(steps 20)" in shown and "(steps 100)" in shown

@@ -37,6 +37,7 @@ class AGFT(Defence[AGFTSettings]):
     """Cross-entropy to the original model's soft answer on the clean image, which the attack maximises; no labels."""
 
     name = "agft"
+    passes = (3, 1)
     original: nn.Module
 
     @property
@@ -45,19 +46,21 @@ class AGFT(Defence[AGFTSettings]):
         return ("visual",)
 
     def attach(self, model: ZeroShotModel) -> None:
-        """Keep f0."""
+        """Keep f0 and the text features it answers by."""
         self.original = frozen_tower(model)
+        with torch.no_grad():
+            self.original_text = self.task.text_features(model)
 
     @torch.no_grad()
-    def soft_target(self, model: ZeroShotModel, batch: Batch, text: Tensor) -> Tensor:
+    def soft_target(self, model: ZeroShotModel, batch: Batch) -> Tensor:
         """Return q [B, K], constant."""
-        points = model.head.points(text[: self.task.nodes.num_classes], 0)
+        points = model.head.points(self.original_text[: self.task.nodes.num_classes], 0)
         logits = model.logits(model.embed(batch.pixels, tower=self.original), points)
         return (self.settings.target_factor * logits).softmax(dim=-1)
 
     def perturb(self, model: ZeroShotModel, batch: Batch, text: Tensor) -> Perturbed:
         """Run the inner attack with q computed once."""
-        self.target = self.soft_target(model, batch, text)
+        self.target = self.soft_target(model, batch)
         return super().perturb(model, batch, text)
 
     def inner_objective(self, model: ZeroShotModel, adversarial: Tensor, batch: Batch, text: Tensor) -> Tensor:
@@ -67,7 +70,7 @@ class AGFT(Defence[AGFTSettings]):
 
     def loss(self, model: ZeroShotModel, batch: Batch, perturbed: Perturbed, text: Tensor) -> tuple[Tensor, LogValues]:
         """Mean soft cross-entropy of the adversarial images."""
-        target = self.soft_target(model, batch, text)
+        target = self.soft_target(model, batch)
         logits = self.class_logits(model, perturbed.pixels, text)
         loss = soft_cross_entropy(target, self.settings.prediction_factor * logits).mean()
         return loss, {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -27,6 +28,10 @@ class CleanFTSettings(DefenceSettings):
     def check(self) -> None:
         """See ``Settings.check``."""
         self.require(self.attack_steps == 0, "attack_steps", "clean_ft attacks nothing; it should be 0")
+
+    def alpha(self, eps: Fraction) -> float:
+        """Nothing is stepped."""
+        return 0.0
 
 
 class CleanFT(Defence[CleanFTSettings]):

@@ -36,6 +36,7 @@ class FARE(Defence[FARESettings]):
     """||f(x') - f0(x)||^2 on embeddings that are not normalised; no labels; the attack maximises the same."""
 
     name = "fare"
+    passes = (3, 1)
     original: nn.Module
 
     @property

@@ -23,7 +23,7 @@ class HXESettings(DefenceSettings):
     """PGD-2, alpha = eps, as TeCoA's [D]."""
 
     decay: float = 0.1
-    """The weight of an edge is exp(-decay depth(child)), normalised over a leaf's path."""
+    """The weight of an edge is exp(-decay depth(child)), normalised over a leaf's path [D]."""
 
     def check(self) -> None:
         """See ``Settings.check``."""
@@ -48,29 +48,29 @@ class HXE(TreeAware[HXESettings]):
         """See ``TreeAware``; p(node) is the sum of its trained leaves' softmax."""
         log_leaf = logits.log_softmax(dim=-1)
         total = log_leaf.new_zeros(len(labels))
-        for members, weights in self.trees:
-            held = torch.where(members, log_leaf[:, None, :], -torch.inf)
-            log_node = held.logsumexp(dim=-1)
-            total = total - (weights.to(log_node.dtype)[labels] * log_node).sum(dim=-1)
+        for members, paths, weights in self.trees:
+            # The nodes of each image's own path alone: over all nodes this is [B, V, K], gigabytes for ImageNet.
+            held = torch.where(members[paths[labels]], log_leaf[:, None, :], -torch.inf)
+            total = total - (weights.to(log_leaf.dtype)[labels] * held.logsumexp(dim=-1)).sum(dim=-1)
         return total / len(self.trees)
 
 
-def path_tables(tree: Hierarchy, classes: Sequence[int], *, decay: float) -> tuple[Tensor, Tensor]:
-    """Return which trained leaves each node holds, bool [V, K], and each leaf's weight of log p(node), float64 [K, V].
+def path_tables(tree: Hierarchy, classes: Sequence[int], *, decay: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return which trained leaves each node holds, each leaf's path upward, and the weights of log p(node) on it.
 
-    An edge (parent, child) of weight lambda is lambda log p(child) - lambda log p(parent); the root's p is 1.
+    Shapes: bool [V, K]; long [K, L], rows of the first, filled up with 0; float64 [K, L], 0 where the path is filled
+    up. An edge (parent, child) of weight lambda is lambda log p(child) - lambda log p(parent); the root's p is 1.
     """
-    paths = [tree.ancestors(label) for label in classes]
-    nodes = sorted({node for path in paths for node in path})
-    row = {node: place for place, node in enumerate(nodes)}
-    members = torch.zeros(len(nodes), len(classes), dtype=torch.bool)
-    weights = torch.zeros(len(classes), len(nodes), dtype=torch.float64)
-    for place, path in enumerate(paths):
-        raw = [math.exp(-decay * int(tree.shape.depth[node])) for node in path]
-        for step, node in enumerate(path):
-            weight = raw[step] / sum(raw)
+    ways = [tree.ancestors(label) for label in classes]
+    row = {node: place for place, node in enumerate(sorted({node for way in ways for node in way}))}
+    longest = max(len(way) for way in ways)
+    members = torch.zeros(len(row), len(classes), dtype=torch.bool)
+    paths = torch.zeros(len(classes), longest, dtype=torch.int64)
+    weights = torch.zeros(len(classes), longest, dtype=torch.float64)
+    for place, way in enumerate(ways):
+        raw = [math.exp(-decay * int(tree.shape.depth[node])) for node in way]
+        for step, node in enumerate(way):
             members[row[node], place] = True
-            weights[place, row[node]] += weight
-            if step + 1 < len(path):
-                weights[place, row[path[step + 1]]] -= weight
-    return members, weights
+            paths[place, step] = row[node]
+            weights[place, step] = (raw[step] - (raw[step - 1] if step else 0.0)) / sum(raw)
+    return members, paths, weights

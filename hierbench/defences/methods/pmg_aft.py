@@ -27,7 +27,7 @@ class PMGAFTSettings(DefenceSettings):
     clean_weight: float = 1.0
     """Of KL(p_f(x) || p_f(x')), whose target is not detached [C]."""
     original_weight: float = 1.0
-    """Of KL(p_f0(x') || p_f(x'))."""
+    """Of KL(p_f0(x') || p_f(x')) [C]."""
 
     def check(self) -> None:
         """See ``Settings.check``."""
@@ -40,6 +40,7 @@ class PMGAFT(Defence[PMGAFTSettings]):
     """CE(x') + KL(p_f0(x') || p_f(x')) + KL(p_f(x) || p_f(x')); the attack maximises the cross-entropy."""
 
     name = "pmg_aft"
+    passes = (3, 2)
     original: nn.Module
 
     @property
@@ -48,8 +49,10 @@ class PMGAFT(Defence[PMGAFTSettings]):
         return ("visual",)
 
     def attach(self, model: ZeroShotModel) -> None:
-        """Keep f0."""
+        """Keep f0 and the text features it answers by."""
         self.original = frozen_tower(model)
+        with torch.no_grad():
+            self.original_text = self.task.text_features(model)
 
     def logits(self, model: ZeroShotModel, embedding: Tensor, text: Tensor) -> Tensor:
         """Logits [B, K] at the scale in use."""
@@ -70,11 +73,13 @@ class PMGAFT(Defence[PMGAFTSettings]):
         adversarial = self.logits(model, model.embed(perturbed.pixels), text)
         clean = self.logits(model, model.embed(batch.pixels), text)
         with torch.no_grad():
-            original = self.logits(model, model.embed(perturbed.pixels, tower=self.original), text)
+            original = self.logits(model, model.embed(perturbed.pixels, tower=self.original), self.original_text)
         entropy = nn.functional.cross_entropy(adversarial, batch.labels)
         to_original, to_clean = kl_divergence(original, adversarial), kl_divergence(clean, adversarial)
-        reduce = torch.mean if settings.kl_reduction == "batchmean" else torch.sum
-        total = entropy + settings.original_weight * reduce(to_original) + settings.clean_weight * reduce(to_clean)
+        # A sum over the batch is its mean times its size; a part of a batch counts for its share of that.
+        times = 1 if settings.kl_reduction == "batchmean" else batch.whole or len(batch.labels)
+        divergence = settings.original_weight * to_original.mean() + settings.clean_weight * to_clean.mean()
+        total = entropy + times * divergence
         return total, {
             "ce_leaf": entropy.detach(),
             "kl_original": to_original.detach().mean(),

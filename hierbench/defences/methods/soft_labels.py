@@ -24,7 +24,7 @@ class SoftLabelSettings(DefenceSettings):
     """PGD-2, alpha = eps, as TeCoA's [D]."""
 
     sharpness: float = 10.0
-    """q(c) is proportional to exp(-sharpness h(LCA(c, y)) / h_max)."""
+    """q(c) is proportional to exp(-sharpness h(LCA(c, y)) / h_max), h_max of the whole tree [D]."""
 
     def check(self) -> None:
         """See ``Settings.check``."""

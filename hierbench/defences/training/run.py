@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -247,7 +247,8 @@ class TrainingRun:
             # One stream a part; the only part of the only process has the plain step's own.
             place = self.processes.rank * self.training.accumulate + number
             lot = f"/{place}" if len(parts) * self.processes.count > 1 else ""
-            batch = self._batch(positions, f"start{lot}", step, augmented=True, lot=lot)
+            part = self._batch(positions, f"start{lot}", step, augmented=True, lot=lot)
+            batch = replace(part, whole=len(whole))
             found.append((len(positions), *self._one_part(batch, share=len(positions) / len(whole), lot=lot)))
         found = [part for process in self.processes.gather(found) for part in process]
         values = mean_of_parts([(size, log) for size, log, _ in found])
@@ -306,11 +307,12 @@ class TrainingRun:
             torch.autograd.backward(self.scaler.scale(loss * share))
         if first:
             self._check_first_step(batch, perturbed)
-        passes = len(batch.labels) * (1 + len(perturbed.others))
+        forwards, backwards = self.defence.passes
+        extra, count = len(perturbed.others), len(batch.labels)
         values = {"loss": value, **{k: float(v) for k, v in log.items()}}
         if perturbed.gain is not None:
             values["attack_gain"] = float(perturbed.gain)
-        return values, perturbed.cost + Cost(passes, passes)
+        return values, perturbed.cost + Cost(count * (forwards + extra), count * (backwards + extra))
 
     def _watched(self) -> bool:
         """Whether the run is looked at after this step: spread evenly, the last step among them."""

@@ -190,6 +190,8 @@ def watch_images(
     device: torch.device,
 ) -> Watch | None:
     """Return what the run is watched on, or None; ``position`` maps a label to its trained class, or to -1."""
+    if images is None and training.stop_on_overfitting:
+        raise InputError("setting stop_on_overfitting = True: there are no validation images to see it on")
     if images is None or training.validation_images == 0:
         return None
     if images.spec.name != task.images_of.name:
