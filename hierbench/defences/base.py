@@ -96,7 +96,7 @@ class Defence(ABC, Generic[SettingsT]):
     name: ClassVar[str]
     adversarial: bool = True
     """Whether the loss must depend on adversarial images; the trainer refuses one that then ignores them."""
-    passes: ClassVar[tuple[int, int]] = (1, 1)
+    passes: tuple[int, int] = (1, 1)
     """Images sent forward and backward through an image tower for each image of the batch, f0's included, beside the
     steps of the inner attack."""
     couples_images: ClassVar[bool] = False
