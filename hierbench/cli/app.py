@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from hierbench.cli import doctor, evaluate, hierarchy, listing, pretrain, replay, table, train
+from hierbench.cli import describe, doctor, evaluate, hierarchy, listing, plot, pretrain, replay, table, train
 from hierbench.errors import ExitCode, HierbenchError
 
 app = typer.Typer(
@@ -47,7 +47,9 @@ train.add_to(app)
 pretrain.add_to(app)
 listing.add_to(app)
 hierarchy.add_to(app)
+describe.add_to(app)
 table.add_to(app)
+plot.add_to(app)
 replay.add_to(app)
 doctor.add_to(app)
 
