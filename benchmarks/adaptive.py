@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from subjects import BATCH, Subject, load_subject
 
 from hierbench.attacks.catalogue import ATTACKS
-from hierbench.attacks.engine import run_attack
+from hierbench.attacks.engine.attack import run_attack
 from hierbench.attacks.threat import ThreatModel
 from hierbench.attacks.universal import Fitter
 from hierbench.datasets.load import load_images

@@ -13,8 +13,8 @@ from subjects import Subject, autoattack, foreign, ours
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from hierbench.attacks.engine.result import AttackResult
 from hierbench.attacks.external.pyautoattack import Budget
-from hierbench.attacks.result import AttackResult
 
 STEPS, TARGETS, PGD_STEPS = 100, 9, 20
 EASY, HARD = Fraction(8, 255), Fraction(1, 255)

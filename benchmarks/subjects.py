@@ -14,10 +14,10 @@ from torch import Tensor
 
 import hierbench
 from hierbench.attacks.catalogue import ATTACKS
-from hierbench.attacks.engine import run_attack
+from hierbench.attacks.engine.attack import run_attack
+from hierbench.attacks.engine.result import AttackResult
 from hierbench.attacks.external.pyautoattack import Budget, run_pyautoattack
 from hierbench.attacks.external.torchattacks import run_torchattacks
-from hierbench.attacks.result import AttackResult
 from hierbench.attacks.threat import ThreatModel
 from hierbench.datasets.load import load_images
 from hierbench.hierarchy.catalogue import load_hierarchy

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from hierbench.attacks.named_adaptive import ADAPTIVE_ATTACKS
-from hierbench.attacks.named_autoattack import AUTOATTACKS
-from hierbench.attacks.named_external import EXTERNAL_ATTACKS
-from hierbench.attacks.named_pgd import PGD_ATTACKS
-from hierbench.attacks.named_semantic import SEMANTIC_ATTACKS
+from hierbench.attacks.named.adaptive import ADAPTIVE_ATTACKS
+from hierbench.attacks.named.autoattack import AUTOATTACKS
+from hierbench.attacks.named.external import EXTERNAL_ATTACKS
+from hierbench.attacks.named.pgd import PGD_ATTACKS
+from hierbench.attacks.named.semantic import SEMANTIC_ATTACKS
 from hierbench.attacks.spec import AttackSpec, Parameter, Part, Settings, Surroundings, Value
 from hierbench.attacks.text.specs import TEXT_ATTACKS
 from hierbench.registry import Registry

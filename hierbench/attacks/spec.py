@@ -12,8 +12,8 @@ from hierbench.errors import InputError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from hierbench.attacks.optimiser import Stage
-    from hierbench.attacks.result import AttackResult
+    from hierbench.attacks.engine.result import AttackResult
+    from hierbench.attacks.optimisers.base import Stage
     from hierbench.attacks.universal import Fitter
     from hierbench.attacks.verdict import Scoring
     from hierbench.models.layout import NodeLayout

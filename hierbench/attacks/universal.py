@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hierbench.attacks.batching import Cost, Forward, forward_rows
-from hierbench.attacks.noise import NoiseSource, RowNoise
-from hierbench.attacks.objectives import Objective
-from hierbench.attacks.optimiser import Rows
-from hierbench.attacks.passes import Passes
-from hierbench.attacks.pgd import step_size
-from hierbench.attacks.precision import exact_float32
+from hierbench.attacks.engine.batching import Cost, Forward, forward_rows
+from hierbench.attacks.engine.passes import Passes
+from hierbench.attacks.engine.precision import exact_float32
+from hierbench.attacks.objectives.base import Objective
+from hierbench.attacks.optimisers.base import Rows, Visit
+from hierbench.attacks.optimisers.noise import NoiseSource, RowNoise
+from hierbench.attacks.optimisers.pgd import step_size
 from hierbench.attacks.threat import ThreatModel, per_image
 from hierbench.attacks.verdict import Criterion
 from hierbench.errors import HierbenchError, InputError
@@ -281,17 +281,6 @@ class Given:
             raise HierbenchError(f"a perturbation {tuple(delta.shape)} for images {tuple(clean.shape[1:])}")
         return threat.project(clean + delta.to(clean), clean), {}
 
-    def advance(
-        self,
-        query: Tensor,
-        clean: Tensor,
-        threat: ThreatModel,
-        *,
-        loss: Tensor,
-        gradient: Tensor,
-        step: Tensor,
-        state: Rows,
-        noise: RowNoise,
-    ) -> tuple[Tensor, Rows]:
+    def advance(self, visit: Visit, state: Rows) -> tuple[Tensor, Rows]:
         """Return the same points."""
-        return query, state
+        return visit.query, state

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from hierbench.attacks.pgd import ascend, uniform_start
+from hierbench.attacks.optimisers.pgd import ascend, uniform_start
 
 if TYPE_CHECKING:
     from hierbench.attacks.threat import ThreatModel

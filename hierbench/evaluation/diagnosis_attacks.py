@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hierbench.attacks.catalogue import ATTACKS
-from hierbench.attacks.engine import AttackResult, run_attack
+from hierbench.attacks.engine.attack import AttackResult, run_attack
 from hierbench.attacks.threat import ThreatModel
 from hierbench.evaluation.diagnosis_types import Budget, Check, Level, Points, Subject
 from hierbench.evaluation.statistics import mcnemar

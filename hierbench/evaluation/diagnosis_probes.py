@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hierbench.attacks.batching import Cost, forward_rows
-from hierbench.attacks.noise import NoiseSource, RowNoise
+from hierbench.attacks.engine.batching import Cost, forward_rows
+from hierbench.attacks.optimisers.noise import NoiseSource, RowNoise
 from hierbench.attacks.verdict import Criterion
 from hierbench.evaluation.diagnosis_types import Budget, Check, Level, Points, Subject
 

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from hierbench.attacks.batching import Forward
+from hierbench.attacks.engine.batching import Forward
 from hierbench.attacks.threat import ThreatModel
 from hierbench.attacks.verdict import Scoring
 from hierbench.models.layout import NodeLayout

@@ -14,7 +14,7 @@ from hierbench.datasets.load import load_images
 from hierbench.errors import InputError
 
 if TYPE_CHECKING:
-    from hierbench.attacks.batching import Forward
+    from hierbench.attacks.engine.batching import Forward
     from hierbench.attacks.threat import ThreatModel
     from hierbench.datasets.images import ImageSet
     from hierbench.evaluation.request import Plan

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from hierbench.attacks.pgd import step_size
+from hierbench.attacks.optimisers.pgd import step_size
 from hierbench.attacks.threat import ThreatModel
 from hierbench.datasets.catalogue import get_spec
 from hierbench.datasets.load import load_images

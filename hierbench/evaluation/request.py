@@ -100,7 +100,7 @@ def choose_hierarchy(request: Request) -> Hierarchy:
 def make_plan(request: Request, hierarchy: Hierarchy) -> Plan:
     """Fill a request's blanks from its protocol; anything impossible raises ``InputError`` naming the flag."""
     from hierbench.attacks.catalogue import ATTACKS
-    from hierbench.attacks.named_external import by_engine
+    from hierbench.attacks.named.external import by_engine
     from hierbench.datasets.catalogue import check_split, get_spec
 
     protocol = choose_protocol(request.protocol, request.dataset)

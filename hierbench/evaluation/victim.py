@@ -12,14 +12,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hierbench.attacks.batching import Cost, forward_rows
 from hierbench.attacks.catalogue import AttackSpec, Settings
-from hierbench.attacks.engine import Progress, Stage, run_attack
+from hierbench.attacks.engine.attack import Progress, Stage, run_attack
+from hierbench.attacks.engine.batching import Cost, forward_rows
+from hierbench.attacks.engine.verify import judge
 from hierbench.attacks.spec import Runner
 from hierbench.attacks.threat import ThreatModel
 from hierbench.attacks.universal import Fitter, Given
 from hierbench.attacks.verdict import Scoring
-from hierbench.attacks.verify import judge
 from hierbench.evaluation.cell import Chunk, Effort, StepReport
 from hierbench.evaluation.replay.form import Form
 from hierbench.evaluation.replay.keep import keep_images

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from hierbench.attacks.catalogue import ATTACKS
-from hierbench.attacks.noise import RowNoise
-from hierbench.attacks.optimiser import Rows
+from hierbench.attacks.optimisers.base import Rows, Visit
+from hierbench.attacks.optimisers.noise import RowNoise
 from hierbench.attacks.threat import ThreatModel
 from hierbench.models.layout import NodeLayout
 
@@ -78,20 +78,9 @@ class Walk:
         signs = [-1.0 if self.alternate and run % 2 == 0 else 1.0 for run in noise.restarts]
         return clean.clone(), {"sign": torch.tensor(signs)}
 
-    def advance(
-        self,
-        query: Tensor,
-        clean: Tensor,
-        threat: ThreatModel,
-        *,
-        loss: Tensor,
-        gradient: Tensor,
-        step: Tensor,
-        state: Rows,
-        noise: RowNoise,
-    ) -> tuple[Tensor, Rows]:
-        distance = (step + 1).to(query) * self.stride * state["sign"]
-        return threat.project(clean + distance.view(-1, 1, 1, 1), clean), state
+    def advance(self, visit: Visit, state: Rows) -> tuple[Tensor, Rows]:
+        distance = (visit.step + 1).to(visit.query) * self.stride * state["sign"]
+        return visit.threat.project(visit.clean + distance.view(-1, 1, 1, 1), visit.clean), state
 
 
 @dataclass(frozen=True)
@@ -115,8 +104,8 @@ class Watched:
             self.starts[key] = query[row].clone()
         return query, state
 
-    def advance(self, *args: object, **kwargs: object) -> tuple[Tensor, Rows]:
-        return self.inner.advance(*args, **kwargs)
+    def advance(self, visit: Visit, state: Rows) -> tuple[Tensor, Rows]:
+        return self.inner.advance(visit, state)
 
 
 OURS = [

@@ -11,10 +11,10 @@ from attack_toys import PAIR, TREE, ids_of, images_of
 from bound_toys import ToyBound, ToyModel, bound_model, hyperbolic_head
 from torch import Tensor, nn
 
-from hierbench.attacks.angular import AngularForward, angular, without_radial
-from hierbench.attacks.engine import run_attack
-from hierbench.attacks.named_adaptive import ADAPTIVE_ATTACKS
-from hierbench.attacks.named_pgd import PGD_ATTACKS
+from hierbench.attacks.engine.attack import run_attack
+from hierbench.attacks.named.adaptive import ADAPTIVE_ATTACKS
+from hierbench.attacks.named.pgd import PGD_ATTACKS
+from hierbench.attacks.optimisers.angular import AngularForward, angular, without_radial
 from hierbench.attacks.threat import ThreatModel
 from hierbench.errors import InputError
 

@@ -10,17 +10,18 @@ import torch
 from attack_toys import TREE, Linear, conv_net, ids_of, images_of
 from torch import Tensor
 
-from hierbench.attacks.apgd import APGD
-from hierbench.attacks.batching import Cost
 from hierbench.attacks.catalogue import ATTACKS
-from hierbench.attacks.engine import Stage, run_attack
-from hierbench.attacks.fab import FAB, onto_plane
-from hierbench.attacks.margins import MarginObjective, TargetedMarginObjective
-from hierbench.attacks.noise import NoiseSource
-from hierbench.attacks.objectives import NodeObjective
-from hierbench.attacks.passes import Passes
-from hierbench.attacks.result import AttackResult
-from hierbench.attacks.square import Square
+from hierbench.attacks.engine.attack import Stage, run_attack
+from hierbench.attacks.engine.batching import Cost
+from hierbench.attacks.engine.passes import Passes
+from hierbench.attacks.engine.result import AttackResult
+from hierbench.attacks.objectives.base import NodeObjective
+from hierbench.attacks.objectives.margins import MarginObjective, TargetedMarginObjective
+from hierbench.attacks.optimisers.apgd import APGD
+from hierbench.attacks.optimisers.base import Visit
+from hierbench.attacks.optimisers.fab import FAB, onto_plane
+from hierbench.attacks.optimisers.noise import NoiseSource
+from hierbench.attacks.optimisers.square import Square
 from hierbench.attacks.threat import ThreatModel
 from hierbench.errors import HierbenchError, InputError
 from hierbench.models.layout import NodeLayout
@@ -129,9 +130,7 @@ def test_apgd_halves_its_step_and_returns_to_its_best_point() -> None:
     for step in range(40):
         loss = -(query - peak).abs().sum(dim=(1, 2, 3))
         gradient = (peak - query).sign()
-        query, state = apgd.advance(
-            query, clean, threat, loss=loss, gradient=gradient, step=torch.tensor([step]), state=state, noise=noise
-        )
+        query, state = apgd.advance(Visit(query, clean, threat, loss, gradient, torch.tensor([step]), noise), state)
         sizes.append(float(state["size"]))
         best.append(float(state["best_loss"]))
         assert float((query - clean).abs().max()) <= 0.1 + 1e-6
@@ -210,9 +209,7 @@ def test_square_keeps_only_what_raises_the_loss(norm: str) -> None:
     losses = []
     for step in range(300):
         loss = -(query - 0.4).square().sum(dim=(1, 2, 3))
-        query, state = square.advance(
-            query, clean, threat, loss=loss, gradient=query, step=torch.full((6,), step), state=state, noise=noise
-        )
+        query, state = square.advance(Visit(query, clean, threat, loss, query, torch.full((6,), step), noise), state)
         losses.append(state["best_loss"].clone())
         assert float(threat.distances(query, clean).max()) <= float(threat.eps) + 1e-6
         assert ((query >= 0) & (query <= 1)).all()

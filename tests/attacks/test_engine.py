@@ -11,12 +11,12 @@ import torch
 from attack_toys import PAIR, TREE, Linear, Watched, conv_net, ids_of, images_of
 from torch import Tensor
 
-from hierbench.attacks.batching import fitting_size, ladder, padded
 from hierbench.attacks.catalogue import ATTACKS
-from hierbench.attacks.engine import AttackResult, run_attack
-from hierbench.attacks.objectives import LeafObjective, NodeObjective, TargetedObjective
-from hierbench.attacks.optimiser import Rows, Stage
-from hierbench.attacks.pgd import PGD
+from hierbench.attacks.engine.attack import AttackResult, run_attack
+from hierbench.attacks.engine.batching import fitting_size, ladder, padded
+from hierbench.attacks.objectives.base import LeafObjective, NodeObjective, TargetedObjective
+from hierbench.attacks.optimisers.base import Rows, Stage, Visit
+from hierbench.attacks.optimisers.pgd import PGD
 from hierbench.attacks.threat import ThreatModel
 from hierbench.attacks.verdict import broken, predicted_nodes
 from hierbench.models.layout import NodeLayout
@@ -307,9 +307,9 @@ def test_the_gradient_is_that_of_each_sample_s_own_loss() -> None:
     told: dict[int, Tensor] = {}
 
     class Listener(PGD):
-        def advance(self, query: Tensor, clean: Tensor, threat: ThreatModel, **others: object) -> tuple[Tensor, Rows]:
-            told.update(zip(others["noise"].samples, others["gradient"], strict=True))
-            return super().advance(query, clean, threat, **others)
+        def advance(self, visit: Visit, state: Rows) -> tuple[Tensor, Rows]:
+            told.update(zip(visit.noise.samples, visit.gradient, strict=True))
+            return super().advance(visit, state)
 
     attack(NET, IMAGES, RIGHT, [Stage("pgd", LeafObjective(), Listener(steps=1, start_at="clean"))], batch_size=64)
     assert len(told) == 60

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from hierbench.attacks.noise import NoiseSource
+from hierbench.attacks.optimisers.noise import NoiseSource
 
 SHAPE = (3, 5, 5)
 

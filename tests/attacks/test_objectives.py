@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_verdicts import nested_levels
 
-from hierbench.attacks.objectives import (
+from hierbench.attacks.objectives.base import (
     LeafObjective,
     LevelsObjective,
     NodeObjective,

@@ -10,7 +10,7 @@ import pytest
 from attack_toys import TREE, conv_net, ids_of, images_of
 
 from hierbench.attacks.catalogue import ATTACKS
-from hierbench.attacks.named_external import TORCHATTACKS, by_engine
+from hierbench.attacks.named.external import TORCHATTACKS, by_engine
 from hierbench.attacks.threat import ThreatModel
 from hierbench.errors import HierbenchError, InputError
 

@@ -13,12 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hierbench.attacks.apgd import APGD
 from hierbench.attacks.catalogue import ATTACKS
-from hierbench.attacks.engine import Stage, run_attack
-from hierbench.attacks.noise import NoiseSource
-from hierbench.attacks.objectives import LeafObjective, NodeObjective, node_logits
-from hierbench.attacks.result import AttackResult
+from hierbench.attacks.engine.attack import Stage, run_attack
+from hierbench.attacks.engine.result import AttackResult
+from hierbench.attacks.objectives.base import LeafObjective, NodeObjective, node_logits
+from hierbench.attacks.optimisers.apgd import APGD
+from hierbench.attacks.optimisers.base import Visit
+from hierbench.attacks.optimisers.noise import NoiseSource
 from hierbench.attacks.threat import ThreatModel
 from hierbench.attacks.verdict import DepthsBroken, broken, coarsest_broken
 from hierbench.evaluation.metrics import worst_case
@@ -127,10 +128,8 @@ def test_patience_counts_what_a_window_gained() -> None:
     query, state = apgd.start(clean, threat, noise)
     ended = []
     for step in range(24):
-        query, state = apgd.advance(
-            query, clean, threat, loss=torch.tensor([-66.0 + step, -72.0 + step]), gradient=torch.ones_like(query),
-            step=torch.full((2,), step), state=state, noise=noise,
-        )  # fmt: skip
+        loss, steps = torch.tensor([-66.0 + step, -72.0 + step]), torch.full((2,), step)
+        query, state = apgd.advance(Visit(query, clean, threat, loss, torch.ones_like(query), steps, noise), state)
         ended.append(state["done"].tolist())
     assert ended[22] == [False, True]
     assert not any(any(flags) for flags in ended[:22])
@@ -165,7 +164,7 @@ def test_separately_run_attacks_need_not_be_monotone_in_depth() -> None:
 
 
 def _one_step() -> object:
-    from hierbench.attacks.pgd import PGD
+    from hierbench.attacks.optimisers.pgd import PGD
 
     return PGD(steps=1, alpha="eps", start_at="clean")
 

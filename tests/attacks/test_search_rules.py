@@ -14,12 +14,12 @@ from test_engine import EPS, IMAGES, NET, RIGHT, attack
 from torch import Tensor, nn
 
 from hierbench.attacks.catalogue import ATTACKS
-from hierbench.attacks.engine import run_attack
-from hierbench.attacks.noise import RowNoise
-from hierbench.attacks.objectives import LeafObjective, NodeObjective, TargetedObjective
-from hierbench.attacks.optimiser import Rows, Stage
-from hierbench.attacks.pgd import PGD, ascend
-from hierbench.attacks.precision import exact_float32
+from hierbench.attacks.engine.attack import run_attack
+from hierbench.attacks.engine.precision import exact_float32
+from hierbench.attacks.objectives.base import LeafObjective, NodeObjective, TargetedObjective
+from hierbench.attacks.optimisers.base import Rows, Stage, Visit
+from hierbench.attacks.optimisers.noise import RowNoise
+from hierbench.attacks.optimisers.pgd import PGD, ascend
 from hierbench.attacks.threat import ThreatModel
 from hierbench.errors import HierbenchError, InputError
 from hierbench.models.layout import NodeLayout
@@ -215,8 +215,8 @@ def test_an_attack_that_returns_the_clean_images_is_seen() -> None:
         def start(self, clean: Tensor, threat: ThreatModel, noise: RowNoise) -> tuple[Tensor, Rows]:
             return clean, {}
 
-        def advance(self, query: Tensor, clean: Tensor, threat: ThreatModel, **told: object) -> tuple[Tensor, Rows]:
-            return query, {}
+        def advance(self, visit: Visit, state: Rows) -> tuple[Tensor, Rows]:
+            return visit.query, {}
 
     result = attack(NET, IMAGES, RIGHT, [Stage("nothing", LeafObjective(), Nothing())])
     assert not result.verdict.any()
@@ -228,8 +228,8 @@ def test_an_attack_that_returns_the_clean_images_is_seen() -> None:
 def test_an_attack_that_only_adds_noise_does_not_pass_for_one() -> None:
     @dataclass(frozen=True)
     class Noise(PGD):
-        def advance(self, query: Tensor, clean: Tensor, threat: ThreatModel, **told: object) -> tuple[Tensor, Rows]:
-            return query, {}
+        def advance(self, visit: Visit, state: Rows) -> tuple[Tensor, Rows]:
+            return visit.query, {}
 
     result = attack(NET, IMAGES, RIGHT, [Stage("noise", LeafObjective(), Noise())], eps=Fraction(1, 255))
     assert result.moved_share == 1.0
@@ -239,10 +239,8 @@ def test_an_attack_that_only_adds_noise_does_not_pass_for_one() -> None:
 def test_an_attack_that_descends_is_seen() -> None:
     @dataclass(frozen=True)
     class Descend(PGD):
-        def advance(
-            self, query: Tensor, clean: Tensor, threat: ThreatModel, *, gradient: Tensor, **told: object
-        ) -> tuple[Tensor, Rows]:
-            return ascend(query, clean, -gradient, threat, threat.radius), {}
+        def advance(self, visit: Visit, state: Rows) -> tuple[Tensor, Rows]:
+            return ascend(visit.query, visit.clean, -visit.gradient, visit.threat, visit.threat.radius), {}
 
     plan = [Stage("down", LeafObjective(), Descend(start_at="clean"))]
     result = attack(NET, IMAGES, RIGHT, plan)
@@ -252,8 +250,8 @@ def test_an_attack_that_descends_is_seen() -> None:
 def test_an_image_outside_the_ball_never_counts() -> None:
     @dataclass(frozen=True)
     class Leaper(PGD):
-        def advance(self, query: Tensor, clean: Tensor, threat: ThreatModel, **told: object) -> tuple[Tensor, Rows]:
-            return clean + 3 * threat.radius, {}
+        def advance(self, visit: Visit, state: Rows) -> tuple[Tensor, Rows]:
+            return visit.clean + 3 * visit.threat.radius, {}
 
     forward = scalar_model(level(0.0), lambda steps: steps - 7.5)  # wrong from 0.075 on
     plan = [Stage("leap", LeafObjective(), Leaper(start_at="clean"))]
@@ -267,8 +265,8 @@ def test_an_image_outside_the_ball_never_counts() -> None:
 def test_an_optimiser_that_makes_odd_pixels_is_an_error_or_projected(bad: float) -> None:
     @dataclass(frozen=True)
     class Odd(PGD):
-        def advance(self, query: Tensor, clean: Tensor, threat: ThreatModel, **told: object) -> tuple[Tensor, Rows]:
-            return torch.full_like(query, bad), {}
+        def advance(self, visit: Visit, state: Rows) -> tuple[Tensor, Rows]:
+            return torch.full_like(visit.query, bad), {}
 
     plan = [Stage("odd", LeafObjective(), Odd())]
     if np.isnan(bad):

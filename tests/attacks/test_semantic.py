@@ -17,12 +17,12 @@ from attack_toys import ids_of
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hierbench.attacks.engine import AttackResult, run_attack
-from hierbench.attacks.named_semantic import SEMANTIC_ATTACKS, prepare
-from hierbench.attacks.objectives import LeafObjective
-from hierbench.attacks.optimiser import Stage
-from hierbench.attacks.pgd import PGD
-from hierbench.attacks.semantic import DescribedModel, SemanticObjective, described_model
+from hierbench.attacks.engine.attack import AttackResult, run_attack
+from hierbench.attacks.named.semantic import SEMANTIC_ATTACKS, prepare
+from hierbench.attacks.objectives.base import LeafObjective
+from hierbench.attacks.objectives.semantic import DescribedModel, SemanticObjective, described_model
+from hierbench.attacks.optimisers.base import Stage
+from hierbench.attacks.optimisers.pgd import PGD
 from hierbench.attacks.threat import ThreatModel
 from hierbench.datasets.descriptions import Descriptions, load_descriptions, write_descriptions
 from hierbench.datasets.digits import load_digits_split
@@ -357,6 +357,6 @@ def test_wrong_settings_are_one_line(given: dict[str, object], said: str) -> Non
 
 
 def test_the_entry_is_light() -> None:
-    code = "import sys, hierbench.attacks.named_semantic; print([m for m in ('torch', 'pandas') if m in sys.modules])"
+    code = "import sys, hierbench.attacks.named.semantic; print([m for m in ('torch', 'pandas') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.strip() == "[]"

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hierbench.attacks.pgd import ascend, step_size, uniform_start
+from hierbench.attacks.optimisers.pgd import ascend, step_size, uniform_start
 from hierbench.attacks.threat import ThreatModel, distances, parse_eps
 from hierbench.errors import InputError
 

@@ -11,9 +11,9 @@ import torch
 from attack_toys import conv_net, images_of
 from test_engine import attack
 
-from hierbench.attacks.objectives import LeafObjective
-from hierbench.attacks.optimiser import Stage
-from hierbench.attacks.pgd import PGD, ascend
+from hierbench.attacks.objectives.base import LeafObjective
+from hierbench.attacks.optimisers.base import Stage
+from hierbench.attacks.optimisers.pgd import PGD, ascend
 from hierbench.attacks.threat import ThreatModel
 from hierbench.models.layout import NodeLayout
 

@@ -12,12 +12,12 @@ from attack_toys import LEVELS, TREE, Linear, conv_net, ids_of, images_of
 from bound_toys import bound_model
 from torch import Tensor
 
-from hierbench.attacks.batching import Cost
-from hierbench.attacks.engine import run_attack
-from hierbench.attacks.margins import MarginObjective
-from hierbench.attacks.named_adaptive import ADAPTIVE_ATTACKS
-from hierbench.attacks.noise import NoiseSource
-from hierbench.attacks.objectives import NodeObjective
+from hierbench.attacks.engine.attack import run_attack
+from hierbench.attacks.engine.batching import Cost
+from hierbench.attacks.named.adaptive import ADAPTIVE_ATTACKS
+from hierbench.attacks.objectives.base import NodeObjective
+from hierbench.attacks.objectives.margins import MarginObjective
+from hierbench.attacks.optimisers.noise import NoiseSource
 from hierbench.attacks.threat import ThreatModel
 from hierbench.attacks.universal import Ascent, Fit, FitImages, Fitter, Given, fit_universal, in_ball
 from hierbench.attacks.verdict import Criterion

@@ -11,16 +11,16 @@ from attack_toys import LEVELS, TREE, ids_of, images_of
 from bound_toys import PROMPTS, bound_model
 from torch import Tensor
 
-from hierbench.attacks.engine import run_attack
-from hierbench.attacks.named_adaptive import ADAPTIVE_ATTACKS
-from hierbench.attacks.objectives import level_weights
-from hierbench.attacks.threat import ThreatModel
-from hierbench.attacks.universal_hier import (
+from hierbench.attacks.engine.attack import run_attack
+from hierbench.attacks.named.adaptive import ADAPTIVE_ATTACKS
+from hierbench.attacks.objectives.base import level_weights
+from hierbench.attacks.objectives.universal_hier import (
     WithEmbedding,
     distinct_prompts,
     level_nodes,
     universal_hier_objective,
 )
+from hierbench.attacks.threat import ThreatModel
 from hierbench.errors import InputError
 from hierbench.models.negatives import Neighbour, extra_negatives
 

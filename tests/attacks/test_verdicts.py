@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from hierbench.attacks.objectives import node_logits
+from hierbench.attacks.objectives.base import node_logits
 from hierbench.attacks.verdict import Criterion, broken, predicted_nodes, scorings_of, true_nodes
 from hierbench.errors import InputError
 from hierbench.models.layout import NodeLayout

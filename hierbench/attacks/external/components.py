@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from hierbench.attacks.margins import DLR_CANDIDATES, TARGETED_DLR_CANDIDATES
+from hierbench.attacks.objectives.margins import DLR_CANDIDATES, TARGETED_DLR_CANDIDATES
 from hierbench.attacks.threat import Norm
 from hierbench.errors import InputError
 

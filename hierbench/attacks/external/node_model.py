@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from hierbench.attacks.batching import Forward, checked_forward
-from hierbench.attacks.objectives import Pooling, node_logits
+from hierbench.attacks.engine.batching import Forward, checked_forward
+from hierbench.attacks.objectives.base import Pooling, node_logits
 from hierbench.attacks.verdict import Scoring
 from hierbench.models.layout import NodeLayout
 

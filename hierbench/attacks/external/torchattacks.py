@@ -10,16 +10,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hierbench.attacks.batching import Forward
 from hierbench.attacks.catalogue import Value
-from hierbench.attacks.chunk import Progress, ProgressCallback
+from hierbench.attacks.engine.batching import Forward
+from hierbench.attacks.engine.chunk import Progress, ProgressCallback
+from hierbench.attacks.engine.precision import exact_float32
 from hierbench.attacks.external.global_rng import batch_seed, preserved_rng, seed_everything
 from hierbench.attacks.external.node_model import NodeModel, frozen
 from hierbench.attacks.external.outcome import Case, ExternalResult, Found, close_case, open_case
 from hierbench.attacks.external.torchattacks_catalogue import ForeignAttack, foreign_attack
-from hierbench.attacks.margins import DLR_CANDIDATES, TARGETED_DLR_CANDIDATES
-from hierbench.attacks.objectives import Pooling, check_pooling
-from hierbench.attacks.precision import exact_float32
+from hierbench.attacks.objectives.base import Pooling, check_pooling
+from hierbench.attacks.objectives.margins import DLR_CANDIDATES, TARGETED_DLR_CANDIDATES
 from hierbench.attacks.threat import ThreatModel
 from hierbench.attacks.verdict import Scoring
 from hierbench.errors import InputError

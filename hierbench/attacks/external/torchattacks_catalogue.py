@@ -15,7 +15,7 @@ from functools import cache
 from typing import Any
 
 from hierbench.attacks.catalogue import Parameter, Value
-from hierbench.attacks.pgd import step_size
+from hierbench.attacks.optimisers.pgd import step_size
 from hierbench.attacks.threat import NORMS, Norm, ThreatModel
 from hierbench.errors import InputError
 

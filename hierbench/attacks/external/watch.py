@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hierbench.attacks.ledger import NOT_FOUND
+from hierbench.attacks.engine.ledger import NOT_FOUND
 
 Call = Callable[..., Any]
 

@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hierbench.attacks.chunk import ProgressCallback
-from hierbench.attacks.objectives import NodeObjective
-from hierbench.attacks.optimiser import Stage
-from hierbench.attacks.precision import exact_float32
+from hierbench.attacks.engine.chunk import ProgressCallback
+from hierbench.attacks.engine.precision import exact_float32
+from hierbench.attacks.objectives.base import NodeObjective
+from hierbench.attacks.optimisers.base import Stage
 from hierbench.attacks.text.call import Call
 from hierbench.attacks.text.continuous import FeatureAttack
 from hierbench.attacks.text.level import attack_level, make_source

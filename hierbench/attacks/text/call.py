@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hierbench.attacks.batching import Cost, Forward, forward_rows
-from hierbench.attacks.chunk import Progress, ProgressCallback
-from hierbench.attacks.optimiser import Stage
-from hierbench.attacks.result import AttackResult
+from hierbench.attacks.engine.batching import Cost, Forward, forward_rows
+from hierbench.attacks.engine.chunk import Progress, ProgressCallback
+from hierbench.attacks.engine.result import AttackResult
+from hierbench.attacks.optimisers.base import Stage
 from hierbench.attacks.text.outcome import AttackedLevel, TextOutcome
 from hierbench.attacks.text.scoring import merged_logits, prompt_depth, reached, true_prompts
 from hierbench.attacks.text.settings import TextSettings

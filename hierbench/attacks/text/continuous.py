@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from hierbench.attacks.objectives import Objective
+from hierbench.attacks.objectives.base import Objective
 from hierbench.attacks.text.settings import Scope
 from hierbench.attacks.verdict import Criterion
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from hierbench.attacks.result import AttackResult, Severity
+from hierbench.attacks.engine.result import AttackResult, Severity
 from hierbench.models.layout import NodeLayout
 from hierbench.models.zeroshot import ZeroShotModel
 

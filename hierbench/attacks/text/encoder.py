@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from hierbench.attacks.precision import exact_float32
+from hierbench.attacks.engine.precision import exact_float32
 from hierbench.attacks.text.sources import Measure
 from hierbench.models.text import hidden_features
 from hierbench.models.zeroshot import TEXT_BATCH, ZeroShotModel

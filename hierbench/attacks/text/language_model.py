@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from hierbench.attacks.precision import exact_float32
+from hierbench.attacks.engine.precision import exact_float32
 from hierbench.attacks.text.prompts import Prompt, Site
 from hierbench.attacks.text.settings import COMPONENTS, LANGUAGE_MODEL, Offset, Span
 from hierbench.attacks.text.sources import Measure, word_sites

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from hierbench.attacks.precision import exact_float32
+from hierbench.attacks.engine.precision import exact_float32
 from hierbench.attacks.text.encoder import PromptEncoder
 from hierbench.attacks.text.outcome import AttackedLevel
 from hierbench.attacks.text.prompts import prompts_of

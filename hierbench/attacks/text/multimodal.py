@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from hierbench.attacks.chunk import Progress, ProgressCallback
-from hierbench.attacks.engine import run_attack
-from hierbench.attacks.ledger import NOT_FOUND
-from hierbench.attacks.result import AttackResult, Severity
+from hierbench.attacks.engine.attack import run_attack
+from hierbench.attacks.engine.chunk import Progress, ProgressCallback
+from hierbench.attacks.engine.ledger import NOT_FOUND
+from hierbench.attacks.engine.result import AttackResult, Severity
+from hierbench.attacks.engine.verify import judge
 from hierbench.attacks.text.call import Call
 from hierbench.attacks.text.coupled import CoupledObjective, EmbeddingForward, joined
 from hierbench.attacks.text.outcome import AttackedLevel, TextAttackResult
 from hierbench.attacks.text.settings import COUPLED_COMPONENT
-from hierbench.attacks.verify import judge
 
 
 def attack_pairs(call: Call, level: AttackedLevel) -> TextAttackResult:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hierbench.attacks.result import AttackResult
+from hierbench.attacks.engine.result import AttackResult
 from hierbench.attacks.text.search import AttackedPrompt
 from hierbench.attacks.text.settings import Scope
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from hierbench.attacks.result import AttackResult
+from hierbench.attacks.engine.result import AttackResult
 from hierbench.attacks.spec import Settings, Value
 from hierbench.attacks.text.attacker import TextAttacker
 from hierbench.attacks.text.specs import image_plan, text_settings

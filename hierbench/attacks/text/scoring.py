@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hierbench.attacks.batching import Cost
-from hierbench.attacks.ledger import NOT_FOUND
-from hierbench.attacks.result import AttackResult, Severity
+from hierbench.attacks.engine.batching import Cost
+from hierbench.attacks.engine.ledger import NOT_FOUND
+from hierbench.attacks.engine.result import AttackResult, Severity
+from hierbench.attacks.engine.verify import Judgement, judge
 from hierbench.attacks.text.outcome import AttackedLevel
 from hierbench.attacks.text.settings import Scope
 from hierbench.attacks.verdict import Criterion, Scoring
-from hierbench.attacks.verify import Judgement, judge
 from hierbench.models.layout import NodeLayout
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from hierbench.attacks.named_pgd import PGD_SETTINGS, POOLING, pgd_part, pooling_of
+from hierbench.attacks.named.pgd import PGD_SETTINGS, POOLING, pgd_part, pooling_of
 from hierbench.attacks.spec import AttackSpec, Ground, Parameter, Part, Runner, Settings, Surroundings, Value
 from hierbench.attacks.text.settings import (
     ARTICLES,
@@ -22,8 +22,8 @@ from hierbench.attacks.text.settings import (
 from hierbench.errors import InputError
 
 if TYPE_CHECKING:
-    from hierbench.attacks.objectives import Objective
-    from hierbench.attacks.optimiser import Stage
+    from hierbench.attacks.objectives.base import Objective
+    from hierbench.attacks.optimisers.base import Stage
     from hierbench.attacks.verdict import Scoring
     from hierbench.models.layout import NodeLayout
 
@@ -93,7 +93,7 @@ def image_plan(name: str, settings: Settings, *, depth: int, layout: NodeLayout,
 
 def _image_part(component: str, settings: Settings, ground: Ground) -> Part:
     def objective(around: Surroundings) -> Objective:
-        from hierbench.attacks.objectives import NodeObjective
+        from hierbench.attacks.objectives.base import NodeObjective
 
         return NodeObjective(depth=ground.depth, scoring=ground.scoring, pooling=pooling_of(settings))
 

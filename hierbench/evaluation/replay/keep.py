@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hierbench.attacks.engine.verify import verify
 from hierbench.attacks.threat import ThreatModel
-from hierbench.attacks.verify import verify
 from hierbench.errors import InputError
 from hierbench.evaluation.replay.form import Form, decode, encode, in_unit_range, pixel_digests
 from hierbench.evaluation.verdicts import AttackVerdicts, Bools, Ints

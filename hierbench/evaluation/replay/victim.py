@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hierbench.attacks.batching import Cost
-from hierbench.attacks.verify import verify
+from hierbench.attacks.engine.batching import Cost
+from hierbench.attacks.engine.verify import verify
 from hierbench.errors import HierbenchError
 from hierbench.evaluation.cell import Chunk, Effort, StepReport
 from hierbench.evaluation.replay.file import StoredImages

@@ -10,17 +10,17 @@ import torch
 from attacks.text.test_search import ListedSource
 from attacks.text.text_toys import images_like, toy_bound, vector_of
 
-from hierbench.attacks.chunk import Progress
-from hierbench.attacks.engine import run_attack
-from hierbench.attacks.objectives import LeafObjective, NodeObjective
-from hierbench.attacks.optimiser import Stage
-from hierbench.attacks.pgd import PGD
+from hierbench.attacks.engine.attack import run_attack
+from hierbench.attacks.engine.chunk import Progress
+from hierbench.attacks.engine.verify import judge
+from hierbench.attacks.objectives.base import LeafObjective, NodeObjective
+from hierbench.attacks.optimisers.base import Stage
+from hierbench.attacks.optimisers.pgd import PGD
 from hierbench.attacks.text.attacker import TextAttacker
 from hierbench.attacks.text.coupled import CoupledObjective
 from hierbench.attacks.text.outcome import TextAttackResult
 from hierbench.attacks.text.settings import TextSettings
 from hierbench.attacks.threat import ThreatModel
-from hierbench.attacks.verify import judge
 from hierbench.errors import InputError
 from hierbench.models.binding import BoundModel
 from hierbench.models.heads import Head, HyperbolicHead

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hierbench.attacks.batching import Cost, Forward, checked_forward, smaller_part
-from hierbench.attacks.objectives import Objective
+from hierbench.attacks.engine.batching import Cost, Forward, checked_forward, smaller_part
+from hierbench.attacks.objectives.base import Objective
 from hierbench.models.layout import NodeLayout
 
 

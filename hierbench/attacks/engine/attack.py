@@ -11,18 +11,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hierbench.attacks.batching import Cost, Forward, forward_rows
-from hierbench.attacks.chunk import Chunk, GradientCount, Progress, ProgressCallback
-from hierbench.attacks.ledger import NOT_FOUND, Ledger
-from hierbench.attacks.noise import NoiseSource
-from hierbench.attacks.optimiser import Stage
-from hierbench.attacks.passes import Passes
-from hierbench.attacks.precision import exact_float32
-from hierbench.attacks.result import AttackResult, Severity
-from hierbench.attacks.search import StageSearch
+from hierbench.attacks.engine.batching import Cost, Forward, forward_rows
+from hierbench.attacks.engine.chunk import Chunk, GradientCount, Progress, ProgressCallback
+from hierbench.attacks.engine.ledger import NOT_FOUND, Ledger
+from hierbench.attacks.engine.passes import Passes
+from hierbench.attacks.engine.precision import exact_float32
+from hierbench.attacks.engine.result import AttackResult, Severity
+from hierbench.attacks.engine.search import StageSearch
+from hierbench.attacks.engine.verify import Judgement, Verification, judge, verify
+from hierbench.attacks.optimisers.base import Stage
+from hierbench.attacks.optimisers.noise import NoiseSource
 from hierbench.attacks.threat import ThreatModel
 from hierbench.attacks.verdict import Criterion, DepthsBroken, Scoring, coarsest_broken
-from hierbench.attacks.verify import Judgement, Verification, judge, verify
 from hierbench.errors import HierbenchError
 from hierbench.models.layout import NodeLayout
 

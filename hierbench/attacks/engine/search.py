@@ -15,15 +15,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hierbench.attacks.batching import SMALLEST_BATCH, fitting_size
-from hierbench.attacks.chunk import Chunk, Progress
-from hierbench.attacks.ledger import Ledger
-from hierbench.attacks.noise import NoiseSource
-from hierbench.attacks.objectives import UNUSED
-from hierbench.attacks.optimiser import Rows, Stage
-from hierbench.attacks.passes import Passes, Point
-from hierbench.attacks.restricted import RestrictedObjective
-from hierbench.attacks.slots import Slots
+from hierbench.attacks.engine.batching import SMALLEST_BATCH, fitting_size
+from hierbench.attacks.engine.chunk import Chunk, Progress
+from hierbench.attacks.engine.ledger import Ledger
+from hierbench.attacks.engine.passes import Passes, Point
+from hierbench.attacks.engine.slots import Slots
+from hierbench.attacks.objectives.base import UNUSED
+from hierbench.attacks.objectives.restricted import RestrictedObjective
+from hierbench.attacks.optimisers.base import Rows, Stage, Visit
+from hierbench.attacks.optimisers.noise import NoiseSource
 from hierbench.attacks.verdict import Criterion
 
 
@@ -186,16 +186,17 @@ class StageSearch:
         if not live.any():
             return
         gradient = torch.zeros_like(rows["query"]) if found.gradient is None else self._counted(found.gradient, live)
-        moved, state = optimiser.advance(
-            rows["query"],
-            rows["clean"],
-            chunk.threat,
+        visit = Visit(
+            query=rows["query"],
+            clean=rows["clean"],
+            threat=chunk.threat,
             loss=found.loss,
             gradient=gradient,
             step=rows["step"],
-            state={name.removeprefix("state."): rows[name] for name in rows if name.startswith("state.")},
             noise=self.noise.rows(slots.sample.tolist(), slots.run.tolist()),
         )
+        known = {name.removeprefix("state."): rows[name] for name in rows if name.startswith("state.")}
+        moved, state = optimiser.advance(visit, known)
         rows["query"] = moved
         rows.update({f"state.{name}": values for name, values in state.items()})
         rows["step"] = rows["step"] + 1

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hierbench.attacks.precision import exact_float32
+from hierbench.attacks.engine.precision import exact_float32
 from hierbench.errors import HierbenchError
 
 Forward = Callable[[Tensor], Tensor]

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hierbench.attacks.batching import Cost, Forward
+from hierbench.attacks.engine.batching import Cost, Forward
 from hierbench.attacks.threat import ThreatModel
 from hierbench.attacks.verdict import Criterion, DepthsBroken
 

@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hierbench.attacks.noise import RowNoise
-from hierbench.attacks.optimiser import Rows
-from hierbench.attacks.square_l2 import bumps, moved_mass
+from hierbench.attacks.optimisers.base import Rows, Visit
+from hierbench.attacks.optimisers.noise import RowNoise
+from hierbench.attacks.optimisers.square_l2 import bumps, moved_mass
 from hierbench.attacks.threat import ThreatModel, per_image
 from hierbench.errors import InputError
 
@@ -62,29 +62,19 @@ class Square:
         }
         return query, state
 
-    def advance(
-        self,
-        query: Tensor,
-        clean: Tensor,
-        threat: ThreatModel,
-        *,
-        loss: Tensor,
-        gradient: Tensor,
-        step: Tensor,
-        state: Rows,
-        noise: RowNoise,
-    ) -> tuple[Tensor, Rows]:
+    def advance(self, visit: Visit, state: Rows) -> tuple[Tensor, Rows]:
         """Keep the query where it is better than all before, and return the next one."""
         state = dict(state)
-        better = (loss > state["best_loss"]) | (step == 0)
+        query, clean, threat, step = visit.query, visit.clean, visit.threat, visit.step
+        better = (visit.loss > state["best_loss"]) | (step == 0)
         state["best"] = torch.where(per_image(better), query, state["best"])
-        state["best_loss"] = torch.where(better, loss, state["best_loss"])
+        state["best_loss"] = torch.where(better, visit.loss, state["best_loss"])
         within = step % _BLOCK
         at = step.cpu().numpy()
         renew = np.flatnonzero((at % _BLOCK == 0) & (at > 0))
         if len(renew):
             blocks = at[renew] // _BLOCK
-            fresh = self._draws(noise.take(renew.tolist()), blocks, query.shape[1])
+            fresh = self._draws(visit.noise.take(renew.tolist()), blocks, query.shape[1])
             state["draws"] = state["draws"].index_copy(
                 0, torch.from_numpy(renew).to(query.device), fresh.to(query.device)
             )

@@ -10,8 +10,8 @@ from hierbench.attacks.spec import AttackSpec, Ground, Part, Runner, Settings, S
 from hierbench.errors import HierbenchError, InputError
 
 if TYPE_CHECKING:
-    from hierbench.attacks.optimiser import Stage
-    from hierbench.attacks.result import AttackResult
+    from hierbench.attacks.engine.result import AttackResult
+    from hierbench.attacks.optimisers.base import Stage
 
 ENGINES = ("hierbench", "pyautoattack")
 """Whose loop can run an attack that both know."""

@@ -9,8 +9,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hierbench.attacks.noise import RowNoise
-from hierbench.attacks.optimiser import Rows
+from hierbench.attacks.optimisers.base import Rows, Visit
+from hierbench.attacks.optimisers.noise import RowNoise
 from hierbench.attacks.threat import ThreatModel, parse_eps
 from hierbench.errors import InputError
 
@@ -100,23 +100,13 @@ class PGD:
         unit = noise.in_unit_ball(clean.shape[1:], norm=threat.norm)
         return uniform_start(clean, threat, noise=unit), state
 
-    def advance(
-        self,
-        query: Tensor,
-        clean: Tensor,
-        threat: ThreatModel,
-        *,
-        loss: Tensor,
-        gradient: Tensor,
-        step: Tensor,
-        state: Rows,
-        noise: RowNoise,
-    ) -> tuple[Tensor, Rows]:
+    def advance(self, visit: Visit, state: Rows) -> tuple[Tensor, Rows]:
         """Return the next points to evaluate, and the state unchanged."""
-        alpha = step_size(self.alpha, threat=threat, steps=self.steps)
-        if threat.norm == "linf":  # ``ascend`` with the bounds kept from step to step
-            return torch.add(query, gradient.sign(), alpha=alpha).clamp_(state["low"], state["high"]), state
-        return ascend(query, clean, gradient, threat, alpha), state
+        alpha = step_size(self.alpha, threat=visit.threat, steps=self.steps)
+        if visit.threat.norm == "linf":  # ``ascend`` with the bounds kept from step to step
+            moved = torch.add(visit.query, visit.gradient.sign(), alpha=alpha)
+            return moved.clamp_(state["low"], state["high"]), state
+        return ascend(visit.query, visit.clean, visit.gradient, visit.threat, alpha), state
 
 
 def _unit_ball(images: Tensor, threat: ThreatModel, generator: torch.Generator | None) -> Tensor:

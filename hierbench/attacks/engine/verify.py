@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hierbench.attacks.batching import Cost, Forward, forward_rows
+from hierbench.attacks.engine.batching import Cost, Forward, forward_rows
 from hierbench.attacks.threat import BALL_TOLERANCE, ThreatModel, distances
 from hierbench.attacks.verdict import NO_NODE, Scoring, predicted_nodes, scorings_of, true_nodes
 from hierbench.errors import HierbenchError

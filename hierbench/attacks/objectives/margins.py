@@ -12,7 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from hierbench.attacks.objectives import Pooling, check_pooling, node_logits
+from hierbench.attacks.objectives.base import Pooling, check_pooling, node_logits
 from hierbench.attacks.verdict import Scoring
 from hierbench.errors import InputError
 from hierbench.models.layout import NodeLayout

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from hierbench.attacks.noise import RowNoise
-from hierbench.attacks.optimiser import Rows
+from hierbench.attacks.optimisers.base import Rows, Visit
+from hierbench.attacks.optimisers.noise import RowNoise
 from hierbench.attacks.threat import BALL_TOLERANCE, ThreatModel, per_image
 from hierbench.errors import InputError
 
@@ -68,22 +68,12 @@ class FAB:
         }
         return query, state
 
-    def advance(
-        self,
-        query: Tensor,
-        clean: Tensor,
-        threat: ThreatModel,
-        *,
-        loss: Tensor,
-        gradient: Tensor,
-        step: Tensor,
-        state: Rows,
-        noise: RowNoise,
-    ) -> tuple[Tensor, Rows]:
+    def advance(self, visit: Visit, state: Rows) -> tuple[Tensor, Rows]:
         """Return the next points: a step back for rows beyond the boundary, a projection for the others."""
         state = dict(state)
-        back = (loss > 0) & ~state["backed"]
-        onto = self._project(query, clean, threat, loss, gradient)
+        query, clean, threat = visit.query, visit.clean, visit.threat
+        back = (visit.loss > 0) & ~state["backed"]
+        onto = self._project(visit)
         moved = torch.where(per_image(back), clean + BACK * (query - clean), onto)
         state["backed"] = back
         state["made"] = state["made"] + (~back).long()
@@ -96,10 +86,10 @@ class FAB:
         return moved, state
 
     @staticmethod
-    def _project(query: Tensor, clean: Tensor, threat: ThreatModel, loss: Tensor, gradient: Tensor) -> Tensor:
-        rows = len(query)
-        flat, base, normal = query.flatten(1), clean.flatten(1), gradient.flatten(1)
-        offset = (normal * flat).sum(dim=1) - loss
+    def _project(visit: Visit) -> Tensor:
+        query, threat, rows = visit.query, visit.threat, len(visit.query)
+        flat, base, normal = query.flatten(1), visit.clean.flatten(1), visit.gradient.flatten(1)
+        offset = (normal * flat).sum(dim=1) - visit.loss
         shifts = onto_plane(
             torch.cat([flat, base]), torch.cat([normal, normal]), torch.cat([offset, offset]), norm=threat.norm
         )

@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from hierbench.attacks.angular import check_bound
-from hierbench.attacks.objectives import level_weights
+from hierbench.attacks.objectives.base import level_weights
+from hierbench.attacks.optimisers.angular import check_bound
 from hierbench.models.heads import Head
 from hierbench.models.layout import NodeLayout
 from hierbench.models.negatives import ExtraNegatives, Neighbour, Sides, extra_negatives, logits_with_negatives

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from hierbench.attacks.noise import RowNoise
-from hierbench.attacks.optimiser import Rows
+from hierbench.attacks.optimisers.base import Rows, Visit
+from hierbench.attacks.optimisers.noise import RowNoise
 from hierbench.attacks.threat import ThreatModel, per_image
 from hierbench.errors import InputError
 
@@ -79,28 +79,17 @@ class APGD:
             state["done"] = torch.zeros(rows, dtype=torch.bool, device=clean.device)
         return query, state
 
-    def advance(
-        self,
-        query: Tensor,
-        clean: Tensor,
-        threat: ThreatModel,
-        *,
-        loss: Tensor,
-        gradient: Tensor,
-        step: Tensor,
-        state: Rows,
-        noise: RowNoise,
-    ) -> tuple[Tensor, Rows]:
+    def advance(self, visit: Visit, state: Rows) -> tuple[Tensor, Rows]:
         """Return the next points and the new state."""
-        state = dict(state)
-        first = step == 0
+        state, loss = dict(state), visit.loss
+        first = visit.step == 0
         state["window_loss"] = torch.where(first, loss, state["window_loss"])
         state["rises"] = state["rises"] + (loss > state["last_loss"])
         state["last_loss"] = loss
-        self._keep_best(query, loss, gradient, state)
+        self._keep_best(visit, state)
         state["left"] = state["left"] - (~first).to(loss.dtype)
-        query, gradient = self._close_windows(query, gradient, state)
-        moved = self._move(query, clean, gradient, threat, first, state)
+        query, gradient = self._close_windows(visit.query, visit.gradient, state)
+        moved = self._move(replace(visit, query=query, gradient=gradient), state)
         state["last"] = query
         return moved, state
 
@@ -109,11 +98,11 @@ class APGD:
         return max(int(FIRST_WINDOW * self.steps), 1)
 
     @staticmethod
-    def _keep_best(query: Tensor, loss: Tensor, gradient: Tensor, state: Rows) -> None:
-        better = loss > state["best_loss"]
-        state["best_loss"] = torch.where(better, loss, state["best_loss"])
-        state["best"] = torch.where(per_image(better), query, state["best"])
-        state["best_gradient"] = torch.where(per_image(better), gradient, state["best_gradient"])
+    def _keep_best(visit: Visit, state: Rows) -> None:
+        better = visit.loss > state["best_loss"]
+        state["best_loss"] = torch.where(better, visit.loss, state["best_loss"])
+        state["best"] = torch.where(per_image(better), visit.query, state["best"])
+        state["best_gradient"] = torch.where(per_image(better), visit.gradient, state["best_gradient"])
 
     def _close_windows(self, query: Tensor, gradient: Tensor, state: Rows) -> tuple[Tensor, Tensor]:
         """Judge the rows whose window ends here; return the points and gradients to move from."""
@@ -139,15 +128,14 @@ class APGD:
         return torch.where(back, state["best"], query), torch.where(back, state["best_gradient"], gradient)
 
     @staticmethod
-    def _move(
-        query: Tensor, clean: Tensor, gradient: Tensor, threat: ThreatModel, first: Tensor, state: Rows
-    ) -> Tensor:
+    def _move(visit: Visit, state: Rows) -> Tensor:
+        query, threat = visit.query, visit.threat
         size = per_image(state["size"])
-        share = per_image(torch.where(first, 1.0, MOMENTUM))
+        share = per_image(torch.where(visit.step == 0, 1.0, MOMENTUM))
         if threat.norm == "linf":
             low, high = state["low"], state["high"]
-            ahead = torch.addcmul(query, gradient.sign(), size).clamp_(low, high)
+            ahead = torch.addcmul(query, visit.gradient.sign(), size).clamp_(low, high)
             momentum = torch.lerp(query - state["last"], ahead - query, share)
             return momentum.add_(query).clamp_(low, high)
-        ahead = threat.project(query + size * threat.direction(gradient), clean)
-        return threat.project(query + torch.lerp(query - state["last"], ahead - query, share), clean)
+        ahead = threat.project(query + size * threat.direction(visit.gradient), visit.clean)
+        return threat.project(query + torch.lerp(query - state["last"], ahead - query, share), visit.clean)

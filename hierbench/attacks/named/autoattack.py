@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from hierbench.attacks.spec import AttackSpec, Ground, Parameter, Part, Settings, Surroundings
 
 if TYPE_CHECKING:
-    from hierbench.attacks.objectives import Objective
-    from hierbench.attacks.optimiser import Optimiser, Stage
+    from hierbench.attacks.objectives.base import Objective
+    from hierbench.attacks.optimisers.base import Optimiser, Stage
 
 _STEPS = Parameter("steps", 100, "gradient steps a run", minimum=1)
 _RESTARTS = Parameter("restarts", 1, "runs from different random starts", minimum=1)
@@ -44,7 +44,7 @@ def _part(
     instead: str = "",
 ) -> Part:
     def make(around: Surroundings) -> Stage:
-        from hierbench.attacks.optimiser import Stage
+        from hierbench.attacks.optimisers.base import Stage
 
         name = f"{component}/d{ground.depth}" if pooled else component
         depth = ground.depth if pooled else None
@@ -54,25 +54,25 @@ def _part(
 
 
 def _apgd(steps: int, patience: float = 0.0) -> Optimiser:
-    from hierbench.attacks.apgd import APGD
+    from hierbench.attacks.optimisers.apgd import APGD
 
     return APGD(steps=steps, patience=patience or None)
 
 
 def _ce(ground: Ground) -> Objective:
-    from hierbench.attacks.objectives import NodeObjective
+    from hierbench.attacks.objectives.base import NodeObjective
 
     return NodeObjective(depth=ground.depth, scoring=ground.scoring, pooling="max")
 
 
 def _margin(ground: Ground, *, dlr: bool) -> Objective:
-    from hierbench.attacks.margins import MarginObjective
+    from hierbench.attacks.objectives.margins import MarginObjective
 
     return MarginObjective(depth=ground.depth, scoring=ground.scoring, kind="dlr" if dlr else "margin")
 
 
 def _towards(ground: Ground, *, dlr: bool, targets: int) -> Objective:
-    from hierbench.attacks.margins import TargetedMarginObjective
+    from hierbench.attacks.objectives.margins import TargetedMarginObjective
 
     return TargetedMarginObjective(
         depth=ground.depth, scoring=ground.scoring, kind="dlr" if dlr else "margin", targets=targets
@@ -130,7 +130,7 @@ def _fab_t(
     instead: str = "",
 ) -> Part:
     def optimiser() -> Optimiser:
-        from hierbench.attacks.fab import FAB
+        from hierbench.attacks.optimisers.fab import FAB
 
         return FAB(iterations=steps, targets=min(targets, ground.candidates - 1))
 
@@ -147,7 +147,7 @@ def _fab_t(
 
 def _square(ground: Ground, *, queries: int, restarts: int, pooled: bool = False) -> Part:
     def optimiser() -> Optimiser:
-        from hierbench.attacks.square import Square
+        from hierbench.attacks.optimisers.square import Square
 
         return Square(steps=queries)
 

@@ -9,8 +9,8 @@ from hierbench.attacks.spec import AttackSpec, Ground, Parameter, Part, Settings
 from hierbench.errors import InputError
 
 if TYPE_CHECKING:
-    from hierbench.attacks.objectives import Objective
-    from hierbench.attacks.optimiser import Stage
+    from hierbench.attacks.objectives.base import Objective
+    from hierbench.attacks.optimisers.base import Stage
 
 STEPS = Parameter("steps", 20, "gradient steps a run", minimum=1)
 ALPHA = Parameter("alpha", "auto", "step length: auto (eps/4; l2: 2.5 eps/steps), eps, eps/k, or a size such as 2/255")
@@ -29,8 +29,8 @@ def pgd_part(component: str, objective: Callable[[Surroundings], Objective], set
     """Return PGD on an objective, with the usual settings."""
 
     def make(around: Surroundings) -> Stage:
-        from hierbench.attacks.optimiser import Stage
-        from hierbench.attacks.pgd import PGD
+        from hierbench.attacks.optimisers.base import Stage
+        from hierbench.attacks.optimisers.pgd import PGD
 
         start: Literal["uniform", "clean"] = "clean" if settings["start"] == "clean" else "uniform"
         optimiser = PGD(steps=int(settings["steps"]), alpha=str(settings["alpha"]), start_at=start)
@@ -46,7 +46,7 @@ def pooling_of(settings: Settings) -> Literal["max", "logsumexp"]:
 
 def _leaf_parts(settings: Settings, ground: Ground) -> tuple[Part, ...]:
     def objective(around: Surroundings) -> Objective:
-        from hierbench.attacks.objectives import LeafObjective
+        from hierbench.attacks.objectives.base import LeafObjective
 
         return LeafObjective()
 
@@ -55,7 +55,7 @@ def _leaf_parts(settings: Settings, ground: Ground) -> tuple[Part, ...]:
 
 def _superclass_parts(settings: Settings, ground: Ground) -> tuple[Part, ...]:
     def objective(around: Surroundings) -> Objective:
-        from hierbench.attacks.objectives import NodeObjective
+        from hierbench.attacks.objectives.base import NodeObjective
 
         return NodeObjective(depth=ground.depth, scoring=ground.scoring, pooling=pooling_of(settings))
 
@@ -64,12 +64,12 @@ def _superclass_parts(settings: Settings, ground: Ground) -> tuple[Part, ...]:
 
 def _multilevel_parts(settings: Settings, ground: Ground) -> tuple[Part, ...]:
     def levels(around: Surroundings) -> Objective:
-        from hierbench.attacks.objectives import LevelsObjective
+        from hierbench.attacks.objectives.base import LevelsObjective
 
         return LevelsObjective(scoring=ground.scoring, pooling=pooling_of(settings))
 
     def targeted(around: Surroundings) -> Objective:
-        from hierbench.attacks.objectives import TargetedObjective
+        from hierbench.attacks.objectives.base import TargetedObjective
 
         return TargetedObjective(
             depth=ground.depth,
@@ -92,7 +92,7 @@ def _cw_parts(settings: Settings, ground: Ground) -> tuple[Part, ...]:
         raise InputError(f"cw_linf: kappa is {kappa!r}, and should be none or a number") from None
 
     def objective(around: Surroundings) -> Objective:
-        from hierbench.attacks.margins import MarginObjective
+        from hierbench.attacks.objectives.margins import MarginObjective
 
         return MarginObjective(depth=ground.depth, scoring=ground.scoring, confidence=confidence)
 
@@ -107,7 +107,7 @@ def _kept_parts(near: bool) -> Callable[[Settings, Ground], tuple[Part, ...]]:
             import numpy as np
             import torch
 
-            from hierbench.attacks.restricted import RestrictedObjective
+            from hierbench.attacks.objectives.restricted import RestrictedObjective
 
             if around.heights is None:
                 raise InputError("lha and gha need the tree: heights are those of its edges")

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hierbench.attacks.named_pgd import PGD_SETTINGS, pgd_part
+from hierbench.attacks.named.pgd import PGD_SETTINGS, pgd_part
 from hierbench.attacks.spec import AttackSpec, Ground, Parameter, Part, Settings, Surroundings
 from hierbench.errors import InputError
 
 if TYPE_CHECKING:
-    from hierbench.attacks.objectives import Objective
-    from hierbench.attacks.optimiser import Stage
-    from hierbench.attacks.semantic import DescribedModel
+    from hierbench.attacks.objectives.base import Objective
+    from hierbench.attacks.objectives.semantic import DescribedModel
+    from hierbench.attacks.optimisers.base import Stage
 
 _COUNT = Parameter("descriptions", 5, "descriptions of each class, those nearest to its bare name", minimum=1)
 _FILE = Parameter("file", "shipped", "where the descriptions are: shipped, or a file (docs/descriptions.md)")
@@ -27,9 +27,9 @@ _SCORED = Parameter(
 def prepare(bound: Any, settings: Settings) -> tuple[DescribedModel, dict[str, str]]:
     """Return the model with its descriptions, once a cell, and what its record says of them.
 
-    ``bound`` is a ``BoundModel``. Errors are ``InputError``: see ``hierbench.attacks.semantic.described_model``.
+    ``bound`` is a ``BoundModel``. Errors are ``InputError``: see ``objectives.semantic.described_model``.
     """
-    from hierbench.attacks.semantic import described_model
+    from hierbench.attacks.objectives.semantic import described_model
     from hierbench.models.binding import BoundModel
 
     if not isinstance(bound, BoundModel):
@@ -47,7 +47,7 @@ def _parts(settings: Settings, ground: Ground) -> tuple[Part, ...]:
     def make(around: Surroundings) -> Stage:
         from dataclasses import replace
 
-        from hierbench.attacks.semantic import DescribedModel, SemanticObjective
+        from hierbench.attacks.objectives.semantic import DescribedModel, SemanticObjective
 
         described = around.bound
         if not isinstance(described, DescribedModel):

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hierbench.attacks.optimiser import Rows
+from hierbench.attacks.optimisers.base import Rows
 
 Ints = NDArray[np.int64]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from hierbench.attacks.named_pgd import PGD_SETTINGS, POOLING, pooling_of
+from hierbench.attacks.named.pgd import PGD_SETTINGS, POOLING, pooling_of
 from hierbench.attacks.spec import AttackSpec, Ground, Parameter, Part, Settings, Surroundings
 from hierbench.errors import InputError
 
 if TYPE_CHECKING:
-    from hierbench.attacks.objectives import Objective
-    from hierbench.attacks.optimiser import Optimiser, Stage
+    from hierbench.attacks.objectives.base import Objective
+    from hierbench.attacks.optimisers.base import Optimiser, Stage
     from hierbench.models.negatives import Sides
 
 _OPTIMISER = Parameter(
@@ -45,8 +45,8 @@ FIT_ON = Parameter(
 
 
 def _ascending(settings: Settings) -> Optimiser:
-    from hierbench.attacks.apgd import APGD
-    from hierbench.attacks.pgd import PGD
+    from hierbench.attacks.optimisers.apgd import APGD
+    from hierbench.attacks.optimisers.pgd import PGD
 
     steps = int(settings["steps"])
     if settings["optimiser"] == "apgd":
@@ -59,9 +59,9 @@ def _angular_parts(settings: Settings, ground: Ground) -> tuple[Part, ...]:
     component = f"{settings['optimiser']}-angular-ce"
 
     def make(around: Surroundings) -> Stage:
-        from hierbench.attacks.angular import AngularForward
-        from hierbench.attacks.objectives import NodeObjective
-        from hierbench.attacks.optimiser import Stage
+        from hierbench.attacks.objectives.base import NodeObjective
+        from hierbench.attacks.optimisers.angular import AngularForward
+        from hierbench.attacks.optimisers.base import Stage
 
         objective = NodeObjective(depth=ground.depth, scoring=ground.scoring, pooling=pooling_of(settings))
         forward, restarts = AngularForward(around.bound), int(settings["restarts"])
@@ -75,8 +75,8 @@ def _universal_hier_parts(settings: Settings, ground: Ground) -> tuple[Part, ...
     sides: Sides = {"both": "both", "lower": "lower", "upper": "upper"}.get(str(settings["hnsa"]), "off")  # type: ignore[assignment]
 
     def make(around: Surroundings) -> Stage:
-        from hierbench.attacks.optimiser import Stage
-        from hierbench.attacks.universal_hier import WithEmbedding, universal_hier_objective
+        from hierbench.attacks.objectives.universal_hier import WithEmbedding, universal_hier_objective
+        from hierbench.attacks.optimisers.base import Stage
 
         objective = universal_hier_objective(
             around.bound,
@@ -102,15 +102,15 @@ def _universal_parts(settings: Settings, ground: Ground) -> tuple[Part, ...]:
     component = f"universal-{settings['loss']}"
 
     def objective() -> Objective:
-        from hierbench.attacks.margins import MarginObjective
-        from hierbench.attacks.objectives import NodeObjective
+        from hierbench.attacks.objectives.base import NodeObjective
+        from hierbench.attacks.objectives.margins import MarginObjective
 
         if settings["loss"] == "ce":
             return NodeObjective(depth=ground.depth, scoring=ground.scoring, pooling="max")
         return MarginObjective(depth=ground.depth, scoring=ground.scoring, confidence=0.0)
 
     def make(around: Surroundings) -> Stage:
-        from hierbench.attacks.optimiser import Stage
+        from hierbench.attacks.optimisers.base import Stage
         from hierbench.attacks.universal import Ascent, Given
         from hierbench.attacks.verdict import Criterion
 

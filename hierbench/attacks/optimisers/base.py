@@ -11,9 +11,9 @@ from typing import Protocol
 
 from torch import Tensor
 
-from hierbench.attacks.batching import Forward
-from hierbench.attacks.noise import RowNoise
-from hierbench.attacks.objectives import Objective
+from hierbench.attacks.engine.batching import Forward
+from hierbench.attacks.objectives.base import Objective
+from hierbench.attacks.optimisers.noise import RowNoise
 from hierbench.attacks.threat import ThreatModel
 from hierbench.errors import InputError
 
@@ -23,6 +23,29 @@ Rows = dict[str, Tensor]
 Two names of an optimiser's state mean something to the engine: ``done`` (bool [B]) ends a run before its last step,
 and ``inside`` (bool [B]) says whether the next point lies in the ball; outside it nothing counts.
 """
+
+
+@dataclass(frozen=True, eq=False)
+class Visit:
+    """What was found at the points of one batch, one row a slot.
+
+    Attributes:
+        query: the points that were evaluated [B, c, h, w].
+        clean: the images they belong to.
+        threat: norm and radius of the ball around those.
+        loss: [B] at the points.
+        gradient: [B, c, h, w] there; finite, and zeros where none was asked for.
+        step: long [B], the moves each row made before.
+        noise: random numbers of each row's own.
+    """
+
+    query: Tensor
+    clean: Tensor
+    threat: ThreatModel
+    loss: Tensor
+    gradient: Tensor
+    step: Tensor
+    noise: RowNoise
 
 
 class Optimiser(Protocol):
@@ -42,23 +65,10 @@ class Optimiser(Protocol):
         """Return the first points [k, c, h, w] of k new rows, inside ball and box, and the rows' own state."""
         ...
 
-    def advance(
-        self,
-        query: Tensor,
-        clean: Tensor,
-        threat: ThreatModel,
-        *,
-        loss: Tensor,
-        gradient: Tensor,
-        step: Tensor,
-        state: Rows,
-        noise: RowNoise,
-    ) -> tuple[Tensor, Rows]:
+    def advance(self, visit: Visit, state: Rows) -> tuple[Tensor, Rows]:
         """Return the next points [B, c, h, w] and the new state.
 
-        ``loss`` [B] and ``gradient`` [B, c, h, w] (finite; zeros where none was asked for) are those at ``query``;
-        ``step`` [B] counts the moves each row made before. The points lie inside the box, and inside the ball unless
-        the state says otherwise.
+        The points lie inside the box, and inside the ball unless the state says otherwise.
         """
         ...
 

@@ -1,0 +1,1 @@
+"""One search for all attacks: slots, passes, verdicts and their verification."""

@@ -1,0 +1,1 @@
+"""The attacks by name: each a plan of objectives and optimisers."""

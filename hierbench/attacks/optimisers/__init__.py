@@ -1,0 +1,1 @@
+"""How an attack moves an image, given gradients or answers."""
