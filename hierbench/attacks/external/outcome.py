@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from hierbench.attacks.catalogue import Value
 from hierbench.attacks.engine.batching import Cost, Forward, forward_rows
 from hierbench.attacks.engine.ledger import NOT_FOUND
 from hierbench.attacks.engine.result import AttackResult
 from hierbench.attacks.engine.verify import Judgement, judge, verify
 from hierbench.attacks.external.node_model import Calls
 from hierbench.attacks.objectives.base import Pooling, node_logits
+from hierbench.attacks.spec import Value
 from hierbench.attacks.threat import BALL_TOLERANCE, ThreatModel
 from hierbench.attacks.verdict import Criterion, Scoring
 from hierbench.errors import HierbenchError

@@ -20,7 +20,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hierbench.attacks.catalogue import Value
 from hierbench.attacks.engine.batching import Forward
 from hierbench.attacks.engine.chunk import Progress, ProgressCallback
 from hierbench.attacks.engine.precision import exact_float32
@@ -30,6 +29,7 @@ from hierbench.attacks.external.node_model import Calls, NodeModel, frozen
 from hierbench.attacks.external.outcome import Case, ExternalResult, Found, Loss, close_case, open_case
 from hierbench.attacks.external.watch import Watch
 from hierbench.attacks.objectives.base import Pooling, check_pooling
+from hierbench.attacks.spec import Value
 from hierbench.attacks.threat import Norm, ThreatModel
 from hierbench.attacks.verdict import Scoring
 from hierbench.errors import HierbenchError, InputError

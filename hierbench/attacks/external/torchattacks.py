@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from hierbench.attacks.catalogue import Value
 from hierbench.attacks.engine.batching import Forward
 from hierbench.attacks.engine.chunk import Progress, ProgressCallback
 from hierbench.attacks.engine.precision import exact_float32
@@ -20,6 +19,7 @@ from hierbench.attacks.external.outcome import Case, ExternalResult, Found, clos
 from hierbench.attacks.external.torchattacks_catalogue import ForeignAttack, foreign_attack
 from hierbench.attacks.objectives.base import Pooling, check_pooling
 from hierbench.attacks.objectives.margins import DLR_CANDIDATES, TARGETED_DLR_CANDIDATES
+from hierbench.attacks.spec import Value
 from hierbench.attacks.threat import ThreatModel
 from hierbench.attacks.verdict import Scoring
 from hierbench.errors import InputError

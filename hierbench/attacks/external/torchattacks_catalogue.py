@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from hierbench.attacks.catalogue import Parameter, Value
 from hierbench.attacks.optimisers.pgd import step_size
+from hierbench.attacks.spec import Parameter, Value
 from hierbench.attacks.threat import NORMS, Norm, ThreatModel
 from hierbench.errors import InputError
 

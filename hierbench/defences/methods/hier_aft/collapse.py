@@ -14,7 +14,7 @@ from hierbench.models import hyperbolic
 from hierbench.models.heads import Head, HyperbolicHead
 
 if TYPE_CHECKING:
-    from hierbench.defences.methods.hier_aft.method import TextNodes
+    from hierbench.defences.methods.hier_aft.terms import TextNodes
 
 ORDER_LIMIT = 0.2
 """Flagged when the radius of a parent exceeds its child's on more than this share of edges."""

@@ -5,7 +5,7 @@ A re-implementation: the losses follow a published reader's note, the constants 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +16,7 @@ from hierbench.defences.methods.hier_aft import hnsa, losses
 from hierbench.defences.methods.hier_aft.collapse import collapse_guards, point_statistics
 from hierbench.defences.methods.hier_aft.hypavg import ImageNodes, class_nodes, climb
 from hierbench.defences.methods.hier_aft.settings import HierAFTSettings
+from hierbench.defences.methods.hier_aft.terms import LevelTerms, TextNodes
 from hierbench.defences.perturb import Cost, InnerAttack, Objective, maximise
 from hierbench.errors import InputError
 from hierbench.models.heads import CosineHead, Head, HyperbolicHead
@@ -24,23 +25,6 @@ from hierbench.models.negatives import ExtraNegatives, logits_with_negatives
 
 if TYPE_CHECKING:
     from hierbench.models.zeroshot import ZeroShotModel
-
-
-@dataclass(frozen=True)
-class TextNodes:
-    """Text points of one pass: the leaves [K, E], and the nodes of each level of each tree [M, E]."""
-
-    features: Tensor
-    leaves: Tensor
-    levels: tuple[tuple[Tensor, ...], ...]
-
-
-@dataclass(frozen=True)
-class LevelTerms:
-    """Cross-entropies of one pass: the leaf term, and one a level of each tree (unweighted)."""
-
-    leaf: Tensor
-    levels: tuple[tuple[Tensor, ...], ...]
 
 
 class HierAFT(Defence[HierAFTSettings]):
