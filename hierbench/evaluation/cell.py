@@ -26,6 +26,16 @@ UNITS_PER_CHUNK = 4
 """A chunk is this many batches: enough for freed slots to be refilled, little enough to lose."""
 
 
+@dataclass(frozen=True)
+class TextFacts:
+    """What the text side did for a run."""
+
+    forwards: int = 0
+    """Texts encoded, for the nodes' prompts and by the attack."""
+    refused: Mapping[str, int] | None = None
+    """A text attack's proposed edits, and those that each rule refused."""
+
+
 class Images(Protocol):
     """What the runner reads of a data set: see ``datasets.images.ImageSet``."""
 
@@ -127,7 +137,8 @@ class Cell:
     victim: Victim
     folder: Path
     """Where the record, the verdicts and the journal go."""
-    text_forwards: int = 0
+    text: Callable[[], TextFacts] | None = None
+    """Asked at the end: what the text side did for this run."""
     seen: Mapping[str, str] | None = None
     """``trained``, ``known`` or ``unseen`` for each class id."""
     notes: tuple[str, ...] = field(default=())

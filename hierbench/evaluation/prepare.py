@@ -16,7 +16,7 @@ from hierbench.datasets.load import load_images
 from hierbench.datasets.sampling import SAMPLING_RULE
 from hierbench.datasets.seen import load_seen
 from hierbench.errors import InputError
-from hierbench.evaluation.cell import Cell, cell_name, safe_name
+from hierbench.evaluation.cell import Cell, TextFacts, cell_name, safe_name
 from hierbench.evaluation.environment import describe_environment
 from hierbench.evaluation.fitting import make_fitter
 from hierbench.evaluation.identity import (
@@ -106,7 +106,7 @@ def prepare_cell(request: Request, *, model: ZeroShotModel | None = None) -> Cel
         class_ids=images.spec.class_ids,
         victim=victim,
         folder=out / safe_name(plan.protocol.name) / safe_name(model.name),
-        text_forwards=model.text_forwards,
+        text=lambda: TextFacts(model.text_forwards, victim.refused_texts()),
         seen=_seen(plan.dataset, model, seen_name),
         notes=(*images.notes, *(() if fitter is None else (fitter.given.source,))),
         store_images=form,

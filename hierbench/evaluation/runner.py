@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from hierbench.attacks.text.specs import is_text_attack
 from hierbench.errors import HierbenchError
 from hierbench.evaluation import scores, trust
-from hierbench.evaluation.cell import Cell, Effort
+from hierbench.evaluation.cell import Cell, Effort, TextFacts
 from hierbench.evaluation.identity import Identity
 from hierbench.evaluation.journal import Journal, UnitKey, locked
 from hierbench.evaluation.memory import peak_memory_bytes
@@ -233,7 +233,10 @@ class _Run:
             pooled=pooled,
             unmoved=_unmoved(identity),
         )
-        checks = checks.model_copy(update={"flags": checks.flags + trust.guard_warnings(identity.model.guard_flags)})
+        text = TextFacts() if cell.text is None else cell.text()
+        flags = checks.flags + trust.guard_warnings(identity.model.guard_flags)
+        refused = None if text.refused is None else dict(text.refused)
+        checks = checks.model_copy(update={"flags": flags, "text_rejected": refused})
         seen = None
         if cell.seen is not None:
             seen = scores.seen_parts(verdicts, cell.class_ids, cell.seen, identity.attack.scoring)
@@ -248,7 +251,7 @@ class _Run:
             mistakes=scores.tree_mistakes(verdicts, cell.hierarchy),
             hca_direct=scores.hca_direct(verdicts),
             seen=seen,
-            cost=self._cost(verdicts, clean_effort, efforts),
+            cost=self._cost(verdicts, clean_effort, efforts, text),
             checks=checks,
             verdicts=VerdictFile(
                 file=cell.verdicts_path.name,
@@ -258,14 +261,14 @@ class _Run:
             notes=cell.notes,
         )
 
-    def _cost(self, verdicts: Verdicts, clean_effort: Effort, efforts: dict[int, Effort]) -> Cost:
+    def _cost(self, verdicts: Verdicts, clean_effort: Effort, efforts: dict[int, Effort], text: TextFacts) -> Cost:
         attack = sum(efforts.values(), Effort())
         total = attack + clean_effort
         passes = attack.forwards + attack.backwards
         return Cost(
             forwards=total.forwards,
             backwards=total.backwards,
-            text_forwards=self.cell.text_forwards,
+            text_forwards=text.forwards,
             seconds=total.seconds,
             images_per_second=passes / attack.seconds if attack.seconds > 0 else None,
             peak_memory_bytes=peak_memory_bytes(self.cell.environment.device),

@@ -50,6 +50,12 @@ class EngineVictim:
     store_images: Form | None = None
     """How the adversarial images are kept; None keeps none."""
 
+    def refused_texts(self) -> dict[str, int] | None:
+        """Return what became of a text attack's edits, by reason; None for an attack that edits nothing."""
+        from hierbench.attacks.text.runner import PromptRunner
+
+        return self.runner.refused() or None if isinstance(self.runner, PromptRunner) else None
+
     def clean(self, chunk: Chunk) -> tuple[CleanVerdicts, Effort]:
         """Return the clean verdicts of a chunk under every scoring the model has."""
         began = perf_counter()

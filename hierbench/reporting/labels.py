@@ -28,3 +28,11 @@ def attack_labels(records: Sequence[Record]) -> list[str]:
             parts.append(f"by {attack.engine}")
         labels.append(f"{attack.name} ({', '.join(parts)})" if parts else attack.name)
     return labels
+
+
+def ball(record: Record, *, word: str = "") -> str:
+    """Return the threat model in words; an attack on texts alone has none, whatever radius was given."""
+    attack, checks = record.identity.attack, record.checks
+    if checks.text_rejected is not None and checks.max_linf == 0:
+        return "texts only"
+    return f"{attack.norm}{word} {attack.eps}"

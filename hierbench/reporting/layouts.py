@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hierbench.evaluation.records import DepthScores, Mistakes, Proportion, Record, TransferCell
-from hierbench.reporting.labels import attack_labels
+from hierbench.reporting.labels import attack_labels, ball
 from hierbench.reporting.rows import depth_rows, is_grey, scoring_of, seen_rows, transfer_rows
 from hierbench.reporting.table import Report, Table, Value
 
@@ -165,7 +165,7 @@ def models_report(records: Sequence[Record]) -> Report:
         line = [
             Value(record.identity.model.name, mark=mark),
             Value(label),
-            Value(f"{attack.norm} {attack.eps}"),
+            Value(ball(record)),
             Value(attack.scoring),
             Value(record.counts.scored, "integer"),
         ]
@@ -199,7 +199,7 @@ def setting_notes(record: Record) -> list[str]:
         f"; weights {identity.model.weights_hash[:19]}",
         f"{record.counts.scored} images of {identity.dataset.name} {identity.dataset.split}, "
         f"{height} x {width} x {channels} pixels; tree {identity.hierarchy.name}",
-        f"attack {attack.name}{engine} ({', '.join(attack.components)}; {parameters}), {attack.norm} eps {attack.eps}; "
+        f"attack {attack.name}{engine} ({', '.join(attack.components)}; {parameters}), {ball(record, word=" eps")}; "
         f"scoring {attack.scoring}",
         *(["robust: the worst case over all depths, found in one search from coarse to fine"] if attack.pooled else []),
         *attack.substitutions,

@@ -110,6 +110,14 @@ def test_a_defence_beats_none_at_its_own_radius(tmp_path: Path, defence: str) ->
 def test_text_is_encoded_once(tmp_path: Path) -> None:
     record = hierbench.evaluate("clip", limit=20, out=tmp_path)
     assert record.cost.text_forwards == 2 + 4 + 10
+    assert record.checks.text_rejected is None
+
+
+def test_a_text_attack_s_record_counts_its_texts(tmp_path: Path) -> None:
+    record = hierbench.evaluate("clip", attack="text_synonyms", limit=20, out=tmp_path)
+    refused = record.checks.text_rejected
+    assert refused is not None and 0 < refused["proposed"] >= sum(refused.values()) - refused["proposed"]
+    assert record.cost.text_forwards > 2 + 4 + 10  # the edits that were tried, too
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from hierbench.evaluation.verdicts import read_verdicts
 from hierbench.reporting import formats, layouts
 from hierbench.reporting.collect import Selection, collect_records
 from hierbench.reporting.comparable import check_comparable, differences
-from hierbench.reporting.labels import attack_labels
+from hierbench.reporting.labels import attack_labels, ball
 from hierbench.reporting.table import Value, format_value
 
 HOSTILE = "=cmd|' /C calc'!A0 [red]x[/red] \\input{/etc/passwd} <script> | a_b %&#$ ~^ \x1b[31m\u202e"
@@ -273,3 +273,12 @@ def test_attacks_of_one_name_are_told_apart_by_what_differs(record: Record) -> N
     assert attack_labels([renamed(record, attack={"engine": "pyautoattack"})]) == [f"{name} (by pyautoattack)"]
     shown = formats.render_text(layouts.models_report([few, many]), "latex")
     assert "(steps 20)" in shown and "(steps 100)" in shown
+
+
+def test_an_attack_on_texts_alone_has_no_radius(record: Record) -> None:
+    assert ball(record) == f"{record.identity.attack.norm} {record.identity.attack.eps}"
+    checks = record.checks.model_copy(update={"text_rejected": {"proposed": 3}, "max_linf": 0.0})
+    words = record.model_copy(update={"checks": checks})
+    assert ball(words) == "texts only"
+    moved = record.model_copy(update={"checks": checks.model_copy(update={"max_linf": 0.01})})
+    assert ball(moved) == ball(record)  # a multimodal attack moves pixels as well

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -53,6 +53,11 @@ class TextAttacker:
         if self._source is None:
             self._source = make_source(self.settings, self.bound)
         return self._source
+
+    @property
+    def levels(self) -> Mapping[int, AttackedLevel]:
+        """The depths whose prompts have been attacked so far."""
+        return self._levels
 
     def level(self, depth: int) -> AttackedLevel:
         """Return the attacked prompts of one depth."""

@@ -33,6 +33,14 @@ class PromptRunner:
         if self.attacker.settings.source != "continuous":
             self.attacker.open_source()
 
+    def refused(self) -> dict[str, int]:
+        """Return how many edits were proposed at the depths attacked so far, and how many each rule refused."""
+        total: dict[str, int] = {}
+        for level in self.attacker.levels.values():
+            for reason, count in level.counts.items():
+                total[reason] = total.get(reason, 0) + count
+        return total
+
     def __call__(self, arguments: Mapping[str, Any]) -> AttackResult:
         """Attack one chunk, given the arguments of ``run_attack`` without plan, name and pooling."""
         layout = self.attacker.bound.layout
