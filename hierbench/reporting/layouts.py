@@ -199,7 +199,7 @@ def setting_notes(record: Record) -> list[str]:
         f"; weights {identity.model.weights_hash[:19]}",
         f"{record.counts.scored} images of {identity.dataset.name} {identity.dataset.split}, "
         f"{height} x {width} x {channels} pixels; tree {identity.hierarchy.name}",
-        f"attack {attack.name}{engine} ({', '.join(attack.components)}; {parameters}), {ball(record, word=" eps")}; "
+        f"attack {attack.name}{engine} ({', '.join(attack.components)}; {parameters}), {ball(record, word=' eps')}; "
         f"scoring {attack.scoring}",
         *(["robust: the worst case over all depths, found in one search from coarse to fine"] if attack.pooled else []),
         *attack.substitutions,
