@@ -41,6 +41,9 @@ def evaluate(
     engine: Annotated[
         str | None, typer.Option(help="Whose loop runs AutoAttack and its components: hierbench or pyautoattack.")
     ] = None,
+    search_precision: Annotated[
+        str | None, typer.Option(help="fp32, tf32 or bf16 in the search; verdicts are always fp32.")
+    ] = None,
     protocol: Annotated[str | None, typer.Option(help="Protocol that fixes what is not said.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... [cuda if there is one]")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the results. [./hierbench-results]")] = None,
@@ -84,6 +87,7 @@ def evaluate(
             batch_size=batch_size,
             severity_samples=severity_samples,
             engine=engine,
+            search_precision=search_precision,
             protocol=protocol,
             device=device,
             out=out,

@@ -84,6 +84,7 @@ def prepare_cell(request: Request, *, model: ZeroShotModel | None = None) -> Cel
         heights=hierarchy.lca_height,
         fitter=fitter,
         runner=None if plan.attack.runner is None else plan.attack.runner(bound, plan.settings),
+        search_precision=plan.search_precision,
         store_images=form,
     )
     seen_name = model.info.seen or plan.protocol.seen_split
@@ -153,6 +154,9 @@ def _identity(
     if info.trained_on is not None and info.trained_on != plan.protocol.train_dataset:
         deviations.append(f"training data: {plan.protocol.train_dataset} -> {info.trained_on}")
     nodes = tuple(len(level) for level in hierarchy.levels)
+    # Full precision goes without saying: records from before there was a choice keep their cells.
+    precision = plan.search_precision
+    coarser: dict[str, Value] = {} if precision == "fp32" else {"search_precision": precision}
     return Identity(
         cell="pending",
         protocol=ProtocolIdentity(
@@ -193,7 +197,7 @@ def _identity(
         ),
         attack=AttackIdentity(
             name=plan.attack.name,
-            parameters={**plan.settings, **facts},
+            parameters={**plan.settings, **facts, **coarser},
             components=plan.attack.components(plan.settings, nodes=nodes, depths=plan.depths, scoring=plan.scoring),
             substitutions=plan.attack.substitutions(
                 plan.settings, nodes=nodes, depths=plan.depths, scoring=plan.scoring

@@ -13,6 +13,7 @@ from hierbench.evaluation.protocol import NORMS, SCORINGS, Protocol, ProtocolDat
 
 if TYPE_CHECKING:
     from hierbench.attacks.catalogue import AttackSpec, Value
+    from hierbench.attacks.precision_names import SearchPrecision
     from hierbench.hierarchy.tree import Hierarchy
 
 RESULTS_FOLDER = "hierbench-results"
@@ -39,6 +40,8 @@ class Request:
     batch_size: int | None = None
     severity_samples: int | None = None
     engine: str | None = None
+    search_precision: str | None = None
+    """fp32, tf32 or bf16: what the search computes in."""
     protocol: str | None = None
     device: str | None = None
     out: str | Path | None = None
@@ -80,6 +83,7 @@ class Plan:
     seed: int
     batch_size: int
     severity_samples: int
+    search_precision: SearchPrecision
     deviations: tuple[str, ...]
     """Fields the protocol fixes and the request changed, in words."""
 
@@ -158,6 +162,8 @@ def make_plan(request: Request, hierarchy: Hierarchy) -> Plan:
     }
     for name, value in numbers.items():
         changed.compare(name, getattr(protocol, name), value)
+    precision = _search_precision(request.search_precision, attack)
+    changed.compare("search_precision", "fp32", precision)
     return Plan(
         protocol=protocol,
         entry=entry,
@@ -171,9 +177,23 @@ def make_plan(request: Request, hierarchy: Hierarchy) -> Plan:
         eps=eps,
         scoring=cast(Literal["rollup", "direct"], scoring),
         depths=depths,
+        search_precision=precision,
         deviations=tuple(changed.found),
         **numbers,
     )
+
+
+def _search_precision(given: str | None, attack: AttackSpec) -> SearchPrecision:
+    """Return what the search computes in; only our own engine's can be chosen."""
+    from hierbench.attacks.precision_names import SEARCH_PRECISIONS
+
+    if given is None:
+        return "fp32"
+    if given not in SEARCH_PRECISIONS:
+        raise InputError(f"--search-precision: {given!r} is none of {', '.join(SEARCH_PRECISIONS)}")
+    if attack.runner is not None and given != "fp32":
+        raise InputError(f"--search-precision: {attack.name} does not run on hierbench's image search; leave it out")
+    return given
 
 
 def read_eps(value: str | float | Fraction, *, norm: str) -> Fraction:

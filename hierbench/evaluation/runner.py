@@ -50,6 +50,7 @@ def evaluate(
     batch_size: int | None = None,
     severity_samples: int | None = None,
     engine: str | None = None,
+    search_precision: str | None = None,
     protocol: str | None = None,
     device: str | None = None,
     out: str | Path | None = None,
@@ -64,8 +65,8 @@ def evaluate(
     ``digits-v1``. ``model`` is a name (a bare defence means the protocol's variant) or a loaded model. ``eps`` is a
     fraction or a number in pixel units of [0, 1]; ``depths`` are 1 (coarsest) to D (leaves); ``settings`` are the
     attack's own, such as ``{"steps": 50}``. Results go to ``<out>/<protocol>/<model>/``; a finished cell is read unless
-    ``force``, an interrupted one goes on from its journal. ``store_images`` (``8bit`` or ``float``) keeps the
-    adversarial images too, for ``replay``.
+    ``force``, an interrupted one goes on from its journal. ``search_precision`` (``fp32``, ``tf32``, ``bf16``) is the
+    search's alone. ``store_images`` (``8bit`` or ``float``) keeps the adversarial images too, for ``replay``.
 
     Raises ``InputError`` naming what is wrong with the arguments. A run that fails a trust check returns all the same,
     with ``record.checks.failed`` set. Source: METHODS.md sections 1, 2, 4, 7.
@@ -89,6 +90,7 @@ def evaluate(
         batch_size=batch_size,
         severity_samples=severity_samples,
         engine=engine,
+        search_precision=search_precision,
         protocol=protocol,
         device=device,
         out=out,

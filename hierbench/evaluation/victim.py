@@ -16,6 +16,7 @@ from hierbench.attacks.catalogue import AttackSpec, Settings
 from hierbench.attacks.engine.attack import Progress, Stage, run_attack
 from hierbench.attacks.engine.batching import Cost, forward_rows
 from hierbench.attacks.engine.verify import judge
+from hierbench.attacks.precision_names import SearchPrecision
 from hierbench.attacks.spec import Runner
 from hierbench.attacks.threat import ThreatModel
 from hierbench.attacks.universal import Fitter, Given
@@ -47,6 +48,8 @@ class EngineVictim:
     """For attacks with one perturbation for all images: fits it, once, on images that are not scored."""
     runner: Runner | None = None
     """Runs in place of a plan of stages, for an attack that is none."""
+    search_precision: SearchPrecision = "fp32"
+    """Of our engine's search; verdicts are read in float32 whatever it is."""
     store_images: Form | None = None
     """How the adversarial images are kept; None keeps none."""
 
@@ -120,7 +123,12 @@ class EngineVictim:
                 fitter=self.fitter,
             )
             result = run_attack(
-                **arguments, plan=plan, attack_name=self.spec.name, pooled=pooled, full_budget=full_budget
+                **arguments,
+                plan=plan,
+                attack_name=self.spec.name,
+                pooled=pooled,
+                full_budget=full_budget,
+                search_precision=self.search_precision,
             )
         severity = np.full(len(chunk.ids), NO_PREDICTION, dtype=np.int64)
         if result.severity is not None:

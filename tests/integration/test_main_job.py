@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pandas as pd
 import pytest
 
 import hierbench
+from hierbench.errors import InputError
 from hierbench.evaluation.records import Record
 from hierbench.models.catalogue import MODELS
 
@@ -235,3 +237,26 @@ def test_batch_sizes_agree(tmp_path: Path, model: str) -> None:
     flat = [t[broken].to_numpy() for t in tables]
     for other in flat[1:]:
         assert np.mean(np.asarray(flat[0]) == np.asarray(other)) >= 0.999
+
+
+def test_a_coarser_search_is_said_and_its_verdicts_are_exact(tmp_path: Path) -> None:
+    exact = hierbench.evaluate("tecoa", attack="leaf_pgd", limit=60, out=tmp_path)
+    coarse = hierbench.evaluate("tecoa", attack="leaf_pgd", limit=60, out=tmp_path, search_precision="bf16")
+    assert "search_precision" not in exact.identity.attack.parameters
+    assert coarse.identity.attack.parameters["search_precision"] == "bf16" and coarse.identity.protocol.custom
+    assert coarse.identity.cell != exact.identity.cell and coarse.checks.unverified == 0
+    counts = [record.depths[-1].rollup.worst.count for record in (exact, coarse)]
+    assert abs(counts[0] - counts[1]) <= 2
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"search_precision": "fp8"}, "--search-precision: 'fp8' is none of fp32, tf32, bf16"),
+        ({"search_precision": "bf16", "attack": "text_synonyms"}, "does not run on hierbench's image search"),
+        ({"search_precision": "bf16", "attack": "apgd-ce", "engine": "pyautoattack"}, "leave it out"),
+    ],
+)
+def test_a_precision_that_cannot_be_had_is_refused(tmp_path: Path, given: dict[str, str], said: str) -> None:
+    with pytest.raises(InputError, match=re.escape(said)):
+        hierbench.evaluate("clip", limit=10, out=tmp_path, **given)

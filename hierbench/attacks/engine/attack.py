@@ -21,6 +21,7 @@ from hierbench.attacks.engine.search import StageSearch
 from hierbench.attacks.engine.verify import Judgement, Verification, judge, verify
 from hierbench.attacks.optimisers.base import Stage
 from hierbench.attacks.optimisers.noise import NoiseSource
+from hierbench.attacks.precision_names import SearchPrecision
 from hierbench.attacks.threat import ThreatModel
 from hierbench.attacks.verdict import Criterion, DepthsBroken, Scoring, coarsest_broken
 from hierbench.errors import HierbenchError
@@ -49,6 +50,7 @@ def run_attack(
     clean_logits: Tensor | None = None,
     device: torch.device | str | None = None,
     progress: ProgressCallback | None = None,
+    search_precision: SearchPrecision = "fp32",
 ) -> AttackResult:
     """Attack n samples at one depth and give back verified verdicts.
 
@@ -75,6 +77,8 @@ def run_attack(
         clean_logits: [n, N] of an earlier result on these images; None computes them.
         device: where to compute; None is where the images are.
         progress: called at every step.
+        search_precision: of the search's passes. Whatever it is, a row that would change a verdict is looked at again
+            in float32 before its sample leaves, and verification is in float32.
 
     Raises ``InputError`` where robustness is undefined (see ``Criterion``), ``HierbenchError`` on a model whose
     logits cannot be used, ``ValueError`` on arguments that do not fit together. METHODS.md 2, 7.
@@ -113,7 +117,7 @@ def run_attack(
         right = level > (1 if pooled else depth)
         searched = right if threat.eps else np.zeros_like(right)
         ledger = Ledger(images, searched=searched, full_budget=in_full, clean_level=level)
-        passes = Passes(forward=forward, layout=layout, cost=cost, part=batch_size)
+        passes = Passes(forward=forward, layout=layout, cost=cost, part=batch_size, precision=search_precision)
         for index, stage in enumerate(plan):
             attack = f"{attack_name}/{stage.component}"
             noise = NoiseSource(seed=seed, dataset=dataset, attack=attack, sample_ids=tuple(sample_ids))

@@ -8,8 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from hierbench.attacks.engine.batching import Cost, Forward, checked_forward, smaller_part
+from hierbench.attacks.engine.batching import Cost, Forward, checked_forward, forward_rows, smaller_part
+from hierbench.attacks.engine.precision import search_arithmetic
 from hierbench.attacks.objectives.base import Objective
+from hierbench.attacks.precision_names import SearchPrecision
 from hierbench.models.layout import NodeLayout
 
 
@@ -45,6 +47,8 @@ class Passes:
     layout: NodeLayout
     cost: Cost
     part: int
+    precision: SearchPrecision = "fp32"
+    """Of forward and backward; what breaks a verdict is looked at again by ``exact``."""
     halvings: int = field(default=0)
 
     def at(
@@ -65,6 +69,11 @@ class Passes:
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 self.part = smaller_part(error, min(self.part, len(query)))
             self.halvings += 1
+
+    def exact(self, query: Tensor, *, forward: Forward | None = None) -> Tensor:
+        """Return the float32 logits [B, N] of images that a coarser pass has called broken."""
+        size = self.part
+        return forward_rows(forward or self.forward, query, batch_size=size, device=query.device, cost=self.cost)
 
     def _joined(self, query: Tensor, aims: Tensor, job: _Job) -> Point:
         if len(query) <= self.part:
@@ -94,8 +103,8 @@ class Passes:
 
     def _once(self, query: Tensor, aims: Tensor, job: _Job) -> Point:
         query = query.detach().requires_grad_(job.gradient)
-        with torch.set_grad_enabled(job.gradient):
-            logits = checked_forward(job.forward, query)
+        with torch.set_grad_enabled(job.gradient), search_arithmetic(query.device, self.precision):
+            logits = checked_forward(lambda pixels: job.forward(pixels).float(), query)
             loss = job.objective.loss(logits, aims, self.layout)
             self.cost.forwards += len(query)
             found = None

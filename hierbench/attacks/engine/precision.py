@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import torch
 
+from hierbench.attacks.precision_names import SearchPrecision
+
 
 @contextmanager
 def exact_float32(device: torch.device) -> Iterator[None]:
@@ -26,3 +28,25 @@ def exact_float32(device: torch.device) -> Iterator[None]:
                 yield
         finally:
             torch.backends.cuda.matmul.allow_tf32 = matmul
+
+
+@contextmanager
+def search_arithmetic(device: torch.device, precision: SearchPrecision) -> Iterator[None]:
+    """Compute a search's passes more coarsely, inside ``exact_float32``.
+
+    ``tf32`` rounds the factors of convolutions and products on CUDA (on a CPU it changes nothing); ``bf16`` is
+    autocast, forward and backward. Gradients that underflow there make an attack weaker, never a verdict wrong.
+    """
+    if precision == "bf16":
+        with torch.autocast(device_type=device.type, dtype=torch.bfloat16, cache_enabled=False):
+            yield
+    elif precision == "tf32" and device.type == "cuda":
+        matmul = torch.backends.cuda.matmul.allow_tf32
+        torch.backends.cuda.matmul.allow_tf32 = True
+        try:
+            with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=True):
+                yield
+        finally:
+            torch.backends.cuda.matmul.allow_tf32 = matmul
+    else:
+        yield

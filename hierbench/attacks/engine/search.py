@@ -151,6 +151,8 @@ class StageSearch:
         found = self.passes.at(
             rows["query"], stage.objective, rows["aims"], gradient=gradient, eot=stage.eot, forward=stage.forward
         )
+        if self.passes.precision != "fp32":
+            found = self._looked_at_again(slots, found)
         seen = found.logits[:, : rows["best_logits"].shape[1]]
         value, depth = found.loss, self._criterion.depth
         breaks, nonfinite = self._criterion.surely_broken(seen, rows["true_node"])
@@ -177,6 +179,25 @@ class StageSearch:
         chunk.cost.padding += (len(slots) - slots.live_count) * (stage.eot if gradient else 1)
         self._note(slots, levels, odd & slots.live)
         return found
+
+    def _looked_at_again(self, slots: Slots, found: Point) -> Point:
+        """Return a coarse pass's point with the float32 logits of every row that would change a sample's verdict.
+
+        Without it a sample could leave the search on a mistake that float32 does not make.
+        """
+        chunk, rows = self.chunk, slots.rows
+        seen = found.logits[:, : rows["best_logits"].shape[1]]
+        suspect, _ = self._criterion.broken(seen, rows["true_node"])
+        if chunk.every_depth is not None:
+            level = chunk.every_depth.level(seen, rows["label"])
+            suspect = suspect | (level < torch.from_numpy(self.ledger.level[slots.sample]).to(level.device))
+        places = torch.nonzero(suspect & torch.from_numpy(slots.live).to(suspect.device))[:, 0]
+        if not len(places):
+            return found
+        logits = found.logits.clone()
+        exact = self.passes.exact(rows["query"].index_select(0, places), forward=self.stage.forward)
+        logits[places] = exact.to(logits.dtype)
+        return found._replace(logits=logits)
 
     def _step(self, slots: Slots) -> None:
         """Evaluate every slot, let the broken leave, and move the rest one step."""
