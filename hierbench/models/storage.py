@@ -38,6 +38,7 @@ def save_model(model: ZeroShotModel, folder: Path, *, half: bool = True, extra: 
     model.info = replace(model.info, backbone_hash=base.weights_hash)
     if half:
         _round_to_half(model)
+        model.forget_text()
     reference = {f"clip.{k}": v for k, v in base.clip.state_dict().items()}
     own = {f"clip.{k}": v for k, v in model.clip.state_dict().items()}
     changed = {k: v for k, v in own.items() if not torch.equal(v.cpu(), reference[k].cpu())}
