@@ -215,7 +215,6 @@ def test_both_towers_move_and_evaluation_uses_the_moved_ones(tmp_path: Path, mon
     unsaved = model.node_points(prompts, steps_above_leaf=0)
     assert float((unsaved - untouched.node_points(prompts, steps_above_leaf=0)).abs().max()) > 1e-2
     torch.testing.assert_close(unsaved, model.head.points(encode(model, prompts) @ model.text_projection, 0))
-    model.forget_text()
     save_model(model, tmp_path / "model")
     back = read_model(tmp_path / "model")
     points = back.node_points(prompts, steps_above_leaf=0)
