@@ -151,8 +151,8 @@ def parity() -> str:
     content = json.loads((ROOT / "leaderboard" / "measurements" / "parity.json").read_text(encoding="utf-8"))
     measured, planned = {row["cell"] for row in content["rows"]}, all_cells()
     missing = [cell.name for cell in planned if cell.name not in measured]
-    left = f"Not measured yet: {', '.join(missing)}.\n" if missing else ""
-    return f"{text}\n{len(measured)} of {len(planned)} cells (seed {content['seed']}). {left}"
+    left = f" Not measured yet: {', '.join(missing)}." if missing else ""
+    return f"{text}\n{len(measured)} of {len(planned)} cells (seed {content['seed']}).{left}\n"
 
 
 if __name__ == "__main__":
