@@ -298,7 +298,9 @@ def test_the_hidden_direction_is_found_and_not_by_pgd() -> None:
 
 
 @pytest.mark.parametrize(
-    ("weak", "name"), [(seeds_torch, "torch"), (seeds_numpy, "NumPy"), (seeds_python, "random")], ids=str
+    ("weak", "name"),
+    [(seeds_torch, "torch"), (seeds_numpy, "NumPy"), (seeds_python, "random")],
+    ids=["torch", "numpy", "python"],
 )
 def test_only_the_generator_that_moved_is_flagged(weak: Callable[[Tensor], Tensor], name: str) -> None:
     for seed in (torch.manual_seed, np.random.seed, random.seed):
