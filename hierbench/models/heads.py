@@ -70,7 +70,9 @@ class CosineHead(Head):
 
     def __init__(self, *, logit_scale: float = math.log(100.0)) -> None:
         super().__init__()
-        self.logit_scale = nn.Parameter(torch.tensor(float(logit_scale), dtype=torch.float32))
+        # Frozen unless a defence says that it trains the head.
+        scale = torch.tensor(float(logit_scale), dtype=torch.float32)
+        self.logit_scale = nn.Parameter(scale, requires_grad=False)
 
     @property
     def scale(self) -> Tensor:

@@ -120,6 +120,7 @@ def test_every_gradient_is_the_slope_of_the_loss(part: dict[str, Any]) -> None:
         features = defence.task.text_features(model)  # type: ignore[arg-type]
         return defence.loss(model, batch, Perturbed(adversarial), features)[0]  # type: ignore[arg-type]
 
+    model.requires_grad_(True)  # the trainer does so for what the method says it trains
     parameters = dict(model.named_parameters())
     gradients = torch.autograd.grad(loss(), list(parameters.values()))
     stream = np.random.default_rng(0)

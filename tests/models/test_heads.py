@@ -19,7 +19,8 @@ def test_cosine_head_is_scaled_cosine() -> None:
     want = 14.0 * torch.nn.functional.cosine_similarity(embedding[:, None], features[None], dim=-1)
     torch.testing.assert_close(head.logits(embedding, head.points(features, 0)), want, rtol=1e-5, atol=1e-5)
     assert torch.equal(head.points(features, 0), head.points(features, 3))
-    assert not list(head.parameters())
+    assert [name for name, _ in head.named_parameters()] == ["logit_scale"]
+    assert not head.logit_scale.requires_grad  # a defence that trains it says so
 
 
 @pytest.mark.parametrize("r", (0.0, 1.0, 2.5))
