@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -86,4 +87,11 @@ def join_processes(device: torch.device) -> Processes:
             torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
         except ValueError as error:
             raise InputError(f"WORLD_SIZE is set, but the processes cannot be joined ({error}); use torchrun") from None
+        # A process that leaves without a word can bring down one that still listens to it.
+        atexit.register(_leave)
     return Processes(rank=torch.distributed.get_rank(), count=torch.distributed.get_world_size())
+
+
+def _leave() -> None:
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
