@@ -32,6 +32,7 @@ class Parameter:
         doc: one line.
         choices: the values allowed; empty allows any of the type.
         minimum: the smallest number allowed.
+        tacit: its default goes without saying: it came after the first records, and theirs stay the same cells.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Parameter:
     doc: str
     choices: tuple[str, ...] = ()
     minimum: float | None = None
+    tacit: bool = False
 
     def read(self, value: object, *, attack: str) -> Value:
         """Return a given value, a string from the command line too, in the setting's type; else ``InputError``."""
@@ -184,6 +186,11 @@ class AttackSpec:
             parameter.name: parameter.read(given.get(parameter.name, parameter.default), attack=self.name)
             for parameter in self.parameters
         }
+
+    def stated(self, settings: Settings) -> dict[str, Value]:
+        """Return the settings as a record states them: all but tacit ones at their default."""
+        tacit = {parameter.name: parameter.default for parameter in self.parameters if parameter.tacit}
+        return {name: value for name, value in settings.items() if name not in tacit or value != tacit[name]}
 
     def components(
         self, settings: Settings, *, nodes: Sequence[int], depths: Sequence[int], scoring: Scoring

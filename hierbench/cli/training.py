@@ -121,6 +121,7 @@ def run_training(request: TrainRequest, *, report: PhaseReport, should_stop: Cal
     from hierbench.evaluation.storage import make_folder
     from hierbench.hierarchy.catalogue import load_forest, load_hierarchy
     from hierbench.hierarchy.tree import Forest
+    from hierbench.models.backbones import BACKBONES
     from hierbench.models.load import load_model
     from hierbench.models.storage import save_model
 
@@ -129,6 +130,11 @@ def run_training(request: TrainRequest, *, report: PhaseReport, should_stop: Cal
     defence.load()
     if recipe.norm not in NORMS:
         raise InputError(f"--norm: {recipe.norm!r} is none of {', '.join(NORMS)}")
+    if request.backbone is None and recipe.backbone not in BACKBONES and not recipe.backbone.startswith("local-dir:"):
+        raise InputError(
+            f"recipe {recipe.name} starts from {recipe.backbone}, which is not shipped: give its folder, in "
+            "open_clip's layout, with --backbone local-dir:FOLDER"
+        )
     spec = get_spec(recipe.dataset)
     eps = parse_eps(recipe.eps, norm=recipe.norm, name="--eps:")
     settings, training = split_settings(

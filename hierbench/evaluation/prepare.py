@@ -197,7 +197,7 @@ def _identity(
         ),
         attack=AttackIdentity(
             name=plan.attack.name,
-            parameters={**plan.settings, **facts, **coarser},
+            parameters={**plan.attack.stated(plan.settings), **facts, **coarser},
             components=plan.attack.components(plan.settings, nodes=nodes, depths=plan.depths, scoring=plan.scoring),
             substitutions=plan.attack.substitutions(
                 plan.settings, nodes=nodes, depths=plan.depths, scoring=plan.scoring

@@ -152,3 +152,15 @@ def test_a_file_of_ones_own_is_a_recipe(tmp_path: Path) -> None:
     file.write_bytes((module.FOLDER / "tiny" / "fare.toml").read_bytes())
     recipe = load_recipe_file(file)
     assert recipe.name == str(file) and recipe.settings == RECIPES.get("tiny/fare").settings
+
+
+def test_a_backbone_that_is_not_shipped_is_asked_for(tmp_path: Path) -> None:
+    from hierbench.cli.training import run_training
+
+    with pytest.raises(
+        InputError, match=r"starts from ViT-B-32-quickgelu/openai.*--backbone local-dir:FOLDER"
+    ) as caught:
+        run_training(
+            request(recipe="paper/fare", out=tmp_path / "m"), report=lambda *_: None, should_stop=lambda: False
+        )
+    assert "\n" not in str(caught.value) and not (tmp_path / "m").exists()

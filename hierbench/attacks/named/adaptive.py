@@ -52,7 +52,7 @@ def _ascending(settings: Settings) -> Optimiser:
     if settings["optimiser"] == "apgd":
         return APGD(steps=steps)
     start: Literal["uniform", "clean"] = "clean" if settings["start"] == "clean" else "uniform"
-    return PGD(steps=steps, alpha=str(settings["alpha"]), start_at=start)
+    return PGD(steps=steps, alpha=str(settings["alpha"]), start_at=start, momentum=float(settings["momentum"]))
 
 
 def _angular_parts(settings: Settings, ground: Ground) -> tuple[Part, ...]:

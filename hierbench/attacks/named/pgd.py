@@ -18,7 +18,10 @@ RESTARTS = Parameter("restarts", 1, "runs from different random starts", minimum
 START = Parameter(
     "start", "uniform", "first point: uniform in the ball, or the clean image", choices=("uniform", "clean")
 )
-PGD_SETTINGS = (STEPS, ALPHA, RESTARTS, START)
+MOMENTUM = Parameter(
+    "momentum", 0.0, "decay of the summed gradients that are followed (MI-FGSM); 0: none", minimum=0, tacit=True
+)
+PGD_SETTINGS = (STEPS, ALPHA, RESTARTS, START, MOMENTUM)
 POOLING = Parameter(
     "pooling", "max", "how rollup makes a node's logit from its leaves' logits", choices=("max", "logsumexp")
 )
@@ -33,7 +36,12 @@ def pgd_part(component: str, objective: Callable[[Surroundings], Objective], set
         from hierbench.attacks.optimisers.pgd import PGD
 
         start: Literal["uniform", "clean"] = "clean" if settings["start"] == "clean" else "uniform"
-        optimiser = PGD(steps=int(settings["steps"]), alpha=str(settings["alpha"]), start_at=start)
+        optimiser = PGD(
+            steps=int(settings["steps"]),
+            alpha=str(settings["alpha"]),
+            start_at=start,
+            momentum=float(settings["momentum"]),
+        )
         return Stage(component, objective(around), optimiser, restarts=int(settings["restarts"]))
 
     return Part(component, make)

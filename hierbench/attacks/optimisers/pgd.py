@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
 
@@ -15,6 +16,9 @@ from hierbench.attacks.threat import ThreatModel, parse_eps
 from hierbench.errors import InputError
 
 Start = Literal["uniform", "clean"]
+
+_SMALL = 1e-30
+"""Keeps a gradient that is zero everywhere from becoming NaN."""
 
 
 def uniform_start(
@@ -73,17 +77,22 @@ class PGD:
         steps: gradient steps a run; the point after the last is evaluated too.
         alpha: step length: ``auto``, ``eps``, ``eps/k`` or a size; see ``step_size``.
         start_at: a point drawn ``uniform`` from the ball, or the ``clean`` image.
+        momentum: decay of the sum of gradients, each over its L1 norm, that is followed in the gradient's place
+            (MI-FGSM, arXiv 1710.06081); 0 follows the gradient itself.
     """
 
     steps: int = 20
     alpha: str = "auto"
     start_at: Start = "uniform"
+    momentum: float = 0.0
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise InputError(f"steps {self.steps} is too few: at least 1")
         if self.start_at not in ("uniform", "clean"):
             raise InputError(f"start {self.start_at!r} is unknown: use uniform or clean")
+        if not 0 <= self.momentum < math.inf:
+            raise InputError(f"momentum {self.momentum} is no decay: give 0 or more, 1 for example")
 
     @property
     def uses_gradient(self) -> bool:
@@ -95,14 +104,20 @@ class PGD:
         state: Rows = {}
         if threat.norm == "linf":
             state["low"], state["high"] = threat.bounds(clean)
+        if self.momentum:
+            state["velocity"] = torch.zeros_like(clean)
         if self.start_at == "clean":
             return clean.clone(), state
         unit = noise.in_unit_ball(clean.shape[1:], norm=threat.norm)
         return uniform_start(clean, threat, noise=unit), state
 
     def advance(self, visit: Visit, state: Rows) -> tuple[Tensor, Rows]:
-        """Return the next points to evaluate, and the state unchanged."""
+        """Return the next points to evaluate, and the state."""
         alpha = step_size(self.alpha, threat=visit.threat, steps=self.steps)
+        if self.momentum:
+            size = visit.gradient.abs().sum(dim=(1, 2, 3), keepdim=True)
+            velocity = self.momentum * state["velocity"] + visit.gradient / size.clamp_min(_SMALL)
+            visit, state = replace(visit, gradient=velocity), {**state, "velocity": velocity}
         if visit.threat.norm == "linf":  # ``ascend`` with the bounds kept from step to step
             moved = torch.add(visit.query, visit.gradient.sign(), alpha=alpha)
             return moved.clamp_(state["low"], state["high"]), state
