@@ -82,6 +82,8 @@ class Perturbed:
     """Perturbation of the normalised text features [P, E], if the defence attacks them."""
     others: tuple[tuple[Tensor, Tensor | None], ...] = ()
     """Further pairs of images and text perturbation, for a defence that uses several."""
+    target: Tensor | None = None
+    """What the attack moved away from and the loss moves back to, where that is the same constant."""
     gain: Tensor | None = None
     """How far the inner objective rose, per image."""
     cost: Cost = field(default_factory=Cost)

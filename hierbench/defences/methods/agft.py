@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from hierbench.defences.base import Batch, Defence, LogValues, Perturbed
-from hierbench.defences.losses import frozen_tower, right_share, soft_cross_entropy
+from hierbench.defences.base import Batch, LogValues, Perturbed
+from hierbench.defences.losses import right_share, soft_cross_entropy
+from hierbench.defences.methods.original import AgainstOriginal
 from hierbench.defences.settings import DefenceSettings
 
 if TYPE_CHECKING:
@@ -33,23 +34,11 @@ class AGFTSettings(DefenceSettings):
             self.require(getattr(self, name) > 0, name, "it should be above 0")
 
 
-class AGFT(Defence[AGFTSettings]):
+class AGFT(AgainstOriginal[AGFTSettings]):
     """Cross-entropy to the original model's soft answer on the clean image, which the attack maximises; no labels."""
 
     name = "agft"
-    passes = (3, 1)
-    original: nn.Module
-
-    @property
-    def trains(self) -> tuple[str, ...]:
-        """The visual tower."""
-        return ("visual",)
-
-    def attach(self, model: ZeroShotModel) -> None:
-        """Keep f0 and the text features it answers by."""
-        self.original = frozen_tower(model)
-        with torch.no_grad():
-            self.original_text = self.task.text_features(model)
+    passes = (2, 1)
 
     @torch.no_grad()
     def soft_target(self, model: ZeroShotModel, batch: Batch) -> Tensor:
@@ -59,9 +48,9 @@ class AGFT(Defence[AGFTSettings]):
         return (self.settings.target_factor * logits).softmax(dim=-1)
 
     def perturb(self, model: ZeroShotModel, batch: Batch, text: Tensor) -> Perturbed:
-        """Run the inner attack with q computed once."""
+        """Run the inner attack with q computed once, for the loss as well."""
         self.target = self.soft_target(model, batch)
-        return super().perturb(model, batch, text)
+        return replace(super().perturb(model, batch, text), target=self.target)
 
     def inner_objective(self, model: ZeroShotModel, adversarial: Tensor, batch: Batch, text: Tensor) -> Tensor:
         """Summed soft cross-entropy."""
@@ -70,7 +59,7 @@ class AGFT(Defence[AGFTSettings]):
 
     def loss(self, model: ZeroShotModel, batch: Batch, perturbed: Perturbed, text: Tensor) -> tuple[Tensor, LogValues]:
         """Mean soft cross-entropy of the adversarial images."""
-        target = self.soft_target(model, batch)
+        target = self.soft_target(model, batch) if perturbed.target is None else perturbed.target
         logits = self.class_logits(model, perturbed.pixels, text)
         loss = soft_cross_entropy(target, self.settings.prediction_factor * logits).mean()
         return loss, {

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from hierbench.defences.base import Batch, Defence, LogValues, Perturbed
-from hierbench.defences.losses import frozen_tower
+from hierbench.defences.base import Batch, LogValues, Perturbed
+from hierbench.defences.methods.original import AgainstOriginal
 from hierbench.defences.settings import DefenceSettings
 
 if TYPE_CHECKING:
@@ -32,27 +32,21 @@ class FARESettings(DefenceSettings):
         return 1 / 255 if eps in (Fraction(2, 255), Fraction(4, 255)) else float(eps) / 4
 
 
-class FARE(Defence[FARESettings]):
+class FARE(AgainstOriginal[FARESettings]):
     """||f(x') - f0(x)||^2 on embeddings that are not normalised; no labels; the attack maximises the same."""
 
     name = "fare"
-    passes = (3, 1)
-    original: nn.Module
+    passes = (2, 1)
 
-    @property
-    def trains(self) -> tuple[str, ...]:
-        """The visual tower."""
-        return ("visual",)
-
-    def attach(self, model: ZeroShotModel) -> None:
-        """Keep f0."""
-        self.original = frozen_tower(model)
+    @torch.no_grad()
+    def clean_target(self, model: ZeroShotModel, batch: Batch) -> Tensor:
+        """Return f0(x) [B, E], constant."""
+        return model.embed(batch.pixels, tower=self.original)
 
     def perturb(self, model: ZeroShotModel, batch: Batch, text: Tensor) -> Perturbed:
-        """Run the inner attack with the target f0(x) embedded once."""
-        with torch.no_grad():
-            self.target = model.embed(batch.pixels, tower=self.original)
-        return super().perturb(model, batch, text)
+        """Run the inner attack with the target embedded once, for the loss as well."""
+        self.target = self.clean_target(model, batch)
+        return replace(super().perturb(model, batch, text), target=self.target)
 
     def inner_objective(self, model: ZeroShotModel, adversarial: Tensor, batch: Batch, text: Tensor) -> Tensor:
         """Summed squared distance to f0(x)."""
@@ -60,8 +54,7 @@ class FARE(Defence[FARESettings]):
 
     def loss(self, model: ZeroShotModel, batch: Batch, perturbed: Perturbed, text: Tensor) -> tuple[Tensor, LogValues]:
         """Squared distance to f0(x): summed over dimensions, mean over the batch."""
-        with torch.no_grad():
-            target = model.embed(batch.pixels, tower=self.original)
+        target = self.clean_target(model, batch) if perturbed.target is None else perturbed.target
         distance = (model.embed(perturbed.pixels) - target).square().sum(dim=-1)
         loss = distance.mean()
         return loss, {"squared_distance": loss.detach(), "target_norm": target.norm(dim=-1).mean()}

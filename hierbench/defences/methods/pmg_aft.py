@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor, nn
 
-from hierbench.defences.base import Batch, Defence, LogValues, Perturbed
-from hierbench.defences.losses import frozen_tower, kl_divergence, right_share
+from hierbench.defences.base import Batch, LogValues, Perturbed
+from hierbench.defences.losses import kl_divergence, right_share
+from hierbench.defences.methods.original import AgainstOriginal
 from hierbench.defences.settings import DefenceSettings
 
 if TYPE_CHECKING:
@@ -36,23 +37,11 @@ class PMGAFTSettings(DefenceSettings):
             self.require(getattr(self, name) >= 0, name, "it should be 0 or more")
 
 
-class PMGAFT(Defence[PMGAFTSettings]):
+class PMGAFT(AgainstOriginal[PMGAFTSettings]):
     """CE(x') + KL(p_f0(x') || p_f(x')) + KL(p_f(x) || p_f(x')); the attack maximises the cross-entropy."""
 
     name = "pmg_aft"
     passes = (3, 2)
-    original: nn.Module
-
-    @property
-    def trains(self) -> tuple[str, ...]:
-        """The visual tower."""
-        return ("visual",)
-
-    def attach(self, model: ZeroShotModel) -> None:
-        """Keep f0 and the text features it answers by."""
-        self.original = frozen_tower(model)
-        with torch.no_grad():
-            self.original_text = self.task.text_features(model)
 
     def logits(self, model: ZeroShotModel, embedding: Tensor, text: Tensor) -> Tensor:
         """Logits [B, K] at the scale in use."""
