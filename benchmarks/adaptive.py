@@ -15,14 +15,12 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-import json
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
+import measurement
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -34,10 +32,9 @@ from hierbench.attacks.threat import ThreatModel
 from hierbench.attacks.universal import Fitter
 from hierbench.datasets.load import load_images
 from hierbench.errors import InputError
-from hierbench.evaluation.environment import code_hash, describe_environment
+from hierbench.evaluation.environment import code_hash
 from hierbench.evaluation.fitting import fit_images
 from hierbench.evaluation.statistics import wilson
-from hierbench.evaluation.storage import atomic_write, digest_json
 from hierbench.hierarchy.catalogue import load_hierarchy
 
 MODELS = {
@@ -248,9 +245,13 @@ def render_table(record: dict[str, Any]) -> str:
         f"Cost: {sum(row['forwards'] for row in rows):,} forwards, {sum(row['backwards'] for row in rows):,} backwards,"
         f" {sum(row['seconds'] for row in rows) / 60:.0f} minutes."
     )
-    unfinished = sorted({f"{row['model']}: {run}" for row in record["summary"] for run in row["missing"]})
-    if unfinished:
-        lines.append(f"Not run yet: {'; '.join(unfinished)}.")
+    measured = {row["model"]: row["missing"] for row in record["summary"]}
+    models = dict.fromkeys(model for group in MODELS.values() for model in group)
+    left = {model: measured.get(model, ["all of it"]) for model in models}
+    if any(left.values()):
+        named = [f"{model}: {', '.join(runs)}" for model, runs in left.items() if runs]
+        lines.append(f"Not run yet: {'; '.join(named)}.")
+    lines.append(measurement.source(record))
     return "\n".join(lines) + "\n"
 
 
@@ -287,7 +288,7 @@ def make_fitter(subject: Subject, *, seed: int) -> Fitter:
 
 def main() -> None:
     options = parse()
-    record = read(options.out, options.seed)
+    record = measurement.read(options.out, options.seed, name="adaptive", what=WHAT)
     if options.table:
         print(render_table(record), end="")
         return
@@ -302,7 +303,12 @@ def main() -> None:
         if key not in subjects:
             subjects[key] = load_subject(*key, limit=options.limit, device=options.device)
             fitters[key] = make_fitter(subjects[key], seed=options.seed)
-    todo = [cell for cell in wanted if options.force or not done(cell, subjects[cell.model, cell.dataset], record)]
+    todo = [
+        cell
+        for cell in wanted
+        if options.force
+        or not measurement.done(cell.name, wanted_values(cell, subjects[cell.model, cell.dataset]), record)
+    ]
     print(f"{len(wanted)} cells, {len(wanted) - len(todo)} of them in {options.out} already")
     if todo:
         print(f"at most {estimate(todo, subjects) / 60:.0f} minutes; samples that break leave sooner")
@@ -312,7 +318,7 @@ def main() -> None:
     for number, cell in enumerate(todo, start=1):
         key = cell.model, cell.dataset
         row = attacked(cell, subjects[key], fitters[key], seed=options.seed)
-        keep(row, record, options)
+        measurement.keep(row, record, options, order=[cell.name for cell in all_cells()], summarise=summarise)
         print(
             f"[{number}/{len(todo)}] {cell.name:44} robust {row['robust']}  {row['seconds']:7.1f} s"
             f"  ({(time.perf_counter() - began) / 60:.0f} min)",
@@ -321,53 +327,17 @@ def main() -> None:
     print(render_table(record), end="")
 
 
-def read(path: Path, seed: int) -> dict[str, Any]:
-    """Return the record as far as it goes; one of another seed is refused."""
-    if not path.exists():
-        return {"what": "robust counts under adaptive attacks, per depth, and their worst case",
-                "command": "python benchmarks/adaptive.py", "seed": seed, "batch_size": BATCH, "summary": [],
-                "rows": []}  # fmt: skip
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if record["seed"] != seed:
-        raise InputError(f"{path} was made with seed {record['seed']}: give that --seed or another --out")
-    return record
+WHAT = "robust counts under adaptive attacks, per depth, and their worst case"
 
 
-def done(cell: Cell, subject: Subject, record: dict[str, Any]) -> bool:
-    """Return whether the record has the cell, of the same model, images, tree, radius and settings."""
-    wanted = {"n": len(subject.ids), "eps": str(EPS[cell.dataset]), "settings": cell.settings(), **subject.identity}
-    return any(
-        row["cell"] == cell.name and digest_json({key: row[key] for key in wanted}) == digest_json(wanted)
-        for row in record["rows"]
-    )
-
-
-def keep(row: dict[str, Any], record: dict[str, Any], options: argparse.Namespace) -> None:
-    """Put a finished cell into the record and write it."""
-    order = [cell.name for cell in all_cells()]
-    rows = [other for other in record["rows"] if other["cell"] != row["cell"]]
-    record["rows"] = sorted([*rows, row], key=lambda entry: order.index(entry["cell"]))
-    record["summary"] = summarise(record["rows"])
-    record["created"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    record["environment"] = describe_environment(
-        device=options.device, device_name=None, threads=options.threads, seed=options.seed, batch_size=BATCH
-    ).model_dump(mode="json")
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(options.out, (json.dumps(record, indent=1) + "\n").encode())
+def wanted_values(cell: Cell, subject: Subject) -> dict[str, Any]:
+    """Return what a finished cell must agree with: model, images, tree, radius and settings."""
+    return {"n": len(subject.ids), "eps": str(EPS[cell.dataset]), "settings": cell.settings(), **subject.identity}
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("leaderboard/measurements/adaptive.json"))
-    parser.add_argument("--cells", nargs="+", default=["*"], help="patterns of <model>/<dataset>/d<depth>/<run>")
-    parser.add_argument("--limit", type=int, default=200, help="samples a cell")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--force", action="store_true", help="run finished cells again")
-    parser.add_argument("--estimate", action="store_true", help="say how long it takes, and stop")
-    parser.add_argument("--table", action="store_true", help="print the record as Markdown, and run nothing")
-    return parser.parse_args()
+    made = measurement.parser(__doc__, "adaptive", cells="<model>/<dataset>/d<depth>/<run>")
+    return measurement.cell_options(made).parse_args()
 
 
 if __name__ == "__main__":

@@ -15,23 +15,21 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-import json
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import measurement
 import torch
-from subjects import BATCH, Subject, autoattack, foreign, load_subject, ours
+from subjects import Subject, autoattack, foreign, load_subject, ours
 
 from hierbench.attacks.external.pyautoattack import Budget
 from hierbench.errors import InputError
-from hierbench.evaluation.environment import code_hash, describe_environment
+from hierbench.evaluation.environment import code_hash
 from hierbench.evaluation.statistics import mcnemar
-from hierbench.evaluation.storage import atomic_write, digest_json
 from hierbench.hierarchy.catalogue import load_hierarchy
 
 MODELS = {
@@ -207,6 +205,7 @@ def render_table(record: dict[str, Any]) -> str:
         )
     seconds = [sum(row[side]["seconds"] for row in record["rows"]) for side in ("ours", "theirs")]
     lines.append(f"Time: ours {seconds[0] / 60:.0f} minutes, theirs {seconds[1] / 60:.0f}, {_threads(record)}.")
+    lines += ["", measurement.source(record)]
     return "\n".join(lines) + "\n"
 
 
@@ -277,25 +276,18 @@ def main() -> None:
         print(f"{part['reference']}: {part['points_above']:+.2f} points, reached: {part['reached']}")
 
 
+WHAT = "robust counts of our attacks and of the field's own code at equal budget"
+
+
 def read(path: Path, seed: int) -> dict[str, Any]:
     """Return the record as far as it goes; one of another seed is refused."""
-    if not path.exists():
-        return {"what": "robust counts of our attacks and of the field's own code at equal budget",
-                "command": "python benchmarks/parity.py", "seed": seed, "batch_size": BATCH, "summary": [],
-                "rows": []}  # fmt: skip
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if record["seed"] != seed:
-        raise InputError(f"{path} was made with seed {record['seed']}: give that --seed or another --out")
-    return record
+    return measurement.read(path, seed, name="parity", what=WHAT)
 
 
 def done(cell: Cell, subject: Subject, record: dict[str, Any]) -> bool:
     """Return whether the record has the cell, of the same model, images, tree and budget."""
     wanted = {"n": len(subject.images), "eps": str(EPS[cell.dataset]), "budget": cell.budget(), **subject.identity}
-    return any(
-        row["cell"] == cell.name and digest_json({key: row[key] for key in wanted}) == digest_json(wanted)
-        for row in record["rows"]
-    )
+    return measurement.done(cell.name, wanted, record)
 
 
 def keep(
@@ -307,32 +299,13 @@ def keep(
 ) -> None:
     """Put a finished cell into the record and write it; ``environment`` is that of a record it comes from."""
     order = [cell.name for cell in all_cells()]
-    rows = [other for other in record["rows"] if other["cell"] != row["cell"]]
-    record["rows"] = sorted([*rows, row], key=lambda entry: order.index(entry["cell"]))
-    record["summary"] = summarise(record["rows"])
-    record["created"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    record["environment"] = environment or describe_environment(
-        device=options.device, device_name=None, threads=options.threads, seed=options.seed, batch_size=BATCH
-    ).model_dump(mode="json")
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(options.out, (json.dumps(record, indent=1) + "\n").encode())
+    measurement.keep(row, record, options, order=order, summarise=summarise, environment=environment)
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("leaderboard/measurements/parity.json"))
-    parser.add_argument("--cells", nargs="+", default=["*"], help="patterns of <model>/<dataset>/d<depth>/<attack>")
-    parser.add_argument("--limit", type=int, default=200, help="samples a cell")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--force", action="store_true", help="run finished cells again")
-    parser.add_argument("--estimate", action="store_true", help="say how long it takes, and stop")
-    parser.add_argument(
-        "--merge", type=Path, nargs="+", default=[], help="take in the cells of other records, and stop"
-    )
-    parser.add_argument("--table", action="store_true", help="print the record as Markdown, and run nothing")
-    return parser.parse_args()
+    made = measurement.cell_options(measurement.parser(__doc__, "parity", cells="<model>/<dataset>/d<depth>/<attack>"))
+    made.add_argument("--merge", type=Path, nargs="+", default=[], help="take in the cells of other records, and stop")
+    return made.parse_args()
 
 
 if __name__ == "__main__":

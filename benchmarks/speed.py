@@ -11,7 +11,7 @@ Four comparisons on CIFAR-100 at 32 x 32 under linf, each the median of five run
 Every run writes the record anew, and a run that is in it is not made again:
 
     python benchmarks/speed.py
-    python benchmarks/speed.py --cases 'leaf/*' --repeats 1 --limit 50 --out try.json
+    python benchmarks/speed.py --cells 'leaf/*' --repeats 1 --limit 50 --out try.json
     python benchmarks/speed.py --table
 """
 
@@ -23,17 +23,15 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
+import measurement
 import torch
 from speed_runs import EASY, HARD, PGD_STEPS, STEPS, TARGETS, Case, Side, cases, our_pgd
 from subjects import BATCH, Subject, load_subject
 
 from hierbench.errors import InputError
-from hierbench.evaluation.environment import code_hash, describe_environment
-from hierbench.evaluation.storage import atomic_write
+from hierbench.evaluation.environment import code_hash
 
 DATASET = "cifar100"
 UNDEFENDED = "clip"
@@ -68,9 +66,9 @@ def main() -> None:
     robust, kept = most_robust(options.limit, options.device, options.seed)
     record["models"] = {"undefended": undefended.model, "robust": robust.model, "kept_by_leaf_pgd": kept}
     every = cases(undefended, robust, options.seed)
-    wanted = [case for case in every if any(fnmatch.fnmatchcase(case.name, pattern) for pattern in options.cases)]
+    wanted = [case for case in every if any(fnmatch.fnmatchcase(case.name, pattern) for pattern in options.cells)]
     if not wanted:
-        raise InputError(f"--cases {' '.join(options.cases)} names none of {', '.join(case.name for case in every)}")
+        raise InputError(f"--cells {' '.join(options.cells)} names none of {', '.join(case.name for case in every)}")
     print(f"{robust.model} is the most robust: {kept}; {estimate(undefended, robust, options.repeats)}")
     for case in wanted:
         runs = record["cases"].setdefault(case.name, {"reference": case.reference, "runs": []})["runs"]
@@ -157,7 +155,7 @@ def render_table(record: dict[str, Any]) -> str:
         f"{HARD}. Medians of {' or '.join(str(count) for count in repeats)} runs on {environment['threads']} threads; "
         "pyautoattack at the node logits whose arg-max is the verdict.",
     ]
-    lines += missed(record)
+    lines += [*missed(record), "", measurement.source(record)]
     return "\n".join(lines) + "\n"
 
 
@@ -201,25 +199,13 @@ def write(record: dict[str, Any], options: argparse.Namespace, every: Sequence[C
         if entry["runs"]:
             entry["summary"] = summarise(name, entry)
     record["cases"] = {name: record["cases"][name] for name in order if name in record["cases"]}
-    record["created"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    record["environment"] = describe_environment(
-        device=options.device, device_name=None, threads=options.threads, seed=options.seed, batch_size=BATCH
-    ).model_dump(mode="json")
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(options.out, (json.dumps(record, indent=1) + "\n").encode())
+    measurement.save(record, options)
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("leaderboard/measurements/speed.json"))
-    parser.add_argument("--cases", nargs="+", default=["*"], help="patterns of <comparison>/<undefended or robust>")
-    parser.add_argument("--limit", type=int, default=200, help="images")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--table", action="store_true", help="print the record as Markdown, and run nothing")
-    return parser.parse_args()
+    made = measurement.parser(__doc__, "speed", cells="<comparison>/<undefended or robust>")
+    made.add_argument("--repeats", type=int, default=5)
+    return made.parse_args()
 
 
 if __name__ == "__main__":

@@ -102,6 +102,7 @@ def backbone(name: str) -> str:
         f"{100 * text['hypernym_recall_at_1']:.0f} % (rank 10: {100 * text['hypernym_recall_at_10']:.0f} %).",
     ]
     weak = [e["dataset"] for e in record["test"] if e.get("zero_shot_capable") is False]
+    lines.append(f"Record: `weights/{name}/record.json`.")
     if weak:
         lines.append(f"Not zero-shot capable (the interval covers chance): {', '.join(weak)}.")
     return "\n".join(lines) + "\n"
@@ -122,6 +123,7 @@ def training() -> str:
             f"| {given['training']['learning_rate']} | {done['images']:,} | {done['forwards']:,} "
             f"| {done['seconds'] / 60:.1f} | {', '.join(done['guards'].get('flags', [])) or 'none'} |"
         )
+    lines += ["", "Record of each: `weights/<model>/training.json`."]
     return "\n".join(lines) + "\n"
 
 
@@ -130,9 +132,8 @@ def digits_eps() -> str:
     content = json.loads((ROOT / "leaderboard" / "measurements" / "digits-eps.json").read_text(encoding="utf-8"))
     lines = ["| eps | robust accuracy, % | n |", "|---|--:|--:|"]
     lines += [f"| {r['eps']} | {share(r)} | {r['n']} |" for r in content["rows"]]
-    return (
-        "\n".join([*lines, "", f"Chosen: {content['chosen']} (`{content['command']}`, seed {content['seed']})."]) + "\n"
-    )
+    made = f"`{content['command']}`, seed {content['seed']}; record `leaderboard/measurements/digits-eps.json`"
+    return "\n".join([*lines, "", f"Chosen: {content['chosen']} ({made})."]) + "\n"
 
 
 def benchmark(name: str) -> str:

@@ -37,7 +37,7 @@ def script(name: str) -> ModuleType:
 
 @pytest.fixture(scope="module")
 def scripts() -> Iterator[dict[str, ModuleType]]:
-    found = {name: script(name) for name in ("subjects", "parity", "speed_runs", "speed")}
+    found = {name: script(name) for name in ("subjects", "measurement", "parity", "speed_runs", "speed", "adaptive")}
     yield found
     for name in found:
         del sys.modules[name]
