@@ -20,8 +20,8 @@ from torch import Tensor
 
 from hierbench.defences.training.checkpoint import CHECKPOINT_FILE
 from hierbench.defences.training.processes import Processes, join_processes, own_device
-from hierbench.defences.training.run import mean_of_parts
 from hierbench.defences.training.trainer import RECORD_FILE
+from hierbench.defences.training.trainlog import mean_of_parts
 from hierbench.errors import HierbenchError, InputError
 
 SCRIPT = """

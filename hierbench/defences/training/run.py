@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from hierbench.defences.base import Batch, Defence, Perturbed
+from hierbench.defences.base import Batch, Defence
 from hierbench.defences.perturb import Cost, weights_frozen
 from hierbench.defences.training import checkpoint as files
 from hierbench.defences.training.augment import augment, named_augmentation
@@ -25,7 +25,8 @@ from hierbench.defences.training.order import BatchPlan, numpy_stream, stream_ke
 from hierbench.defences.training.processes import Processes
 from hierbench.defences.training.schedule import rate_at, warmup_steps
 from hierbench.defences.training.settings import TrainingSettings
-from hierbench.defences.training.trainlog import TrainLog
+from hierbench.defences.training.trainlog import TrainLog, mean_of_parts
+from hierbench.defences.training.trust import check_first_step, check_moved
 from hierbench.defences.training.validation import Watch, overfits
 from hierbench.defences.training.weights import (
     TrainedWeights,
@@ -228,7 +229,8 @@ class TrainingRun:
         self.log.close(self.step)
         if self.average is not None:
             self.average.adopt()
-        self._check_moved()
+        check_moved(self.defence, self.model, self.weights, before=self.before, frozen=self.frozen)
+        self.processes.agree(digest(dict(self.weights.named)), "ended with different weights")
         self.model.forget_text()
         # As a reader of the stored weights finds them: nothing trains, plain memory layout.
         self.model.eval().requires_grad_(False)
@@ -306,7 +308,7 @@ class TrainingRun:
                 )
             torch.autograd.backward(self.scaler.scale(loss * share))
         if first:
-            self._check_first_step(batch, perturbed)
+            check_first_step(self.defence, self.weights, batch, perturbed)
         forwards, backwards = self.defence.passes
         extra, count = len(perturbed.others), len(batch.labels)
         values = {"loss": value, **{k: float(v) for k, v in log.items()}}
@@ -350,30 +352,6 @@ class TrainingRun:
             step=step,
         )
 
-    # -- trust --------------------------------------------------------------------------------------------------------
-
-    def _check_first_step(self, batch: Batch, perturbed: Perturbed) -> None:
-        """Refuse a method whose attack does not move, whose loss ignores it, or that trains nothing."""
-        name = self.defence.name
-        if self.defence.adversarial and self.defence.task.threat.eps > 0:
-            if torch.equal(perturbed.pixels.detach(), batch.pixels):
-                raise HierbenchError(f"{name}: the inner attack did not move the images")
-            gradient = perturbed.pixels.grad
-            if gradient is None or not bool(gradient.any()):
-                raise HierbenchError(f"{name}: the loss does not depend on the adversarial images")
-        for scope, group in self.weights.scopes.items():
-            if not any(p.grad is not None and bool(p.grad.any()) for p in group.values()):
-                raise HierbenchError(f"{name}: it says it trains {scope!r}, but its loss has no gradient there")
-
-    def _check_moved(self) -> None:
-        after = scope_digests(self.weights)
-        for scope, old in self.before.items():
-            if after[scope] == old:
-                raise HierbenchError(f"{self.defence.name}: training did not move {scope!r}")
-        if frozen_digest(self.model, self.weights) != self.frozen:
-            raise HierbenchError(f"{self.defence.name}: a frozen weight moved during training")
-        self.processes.agree(digest(dict(self.weights.named)), "ended with different weights")
-
     def summary(self) -> dict[str, Any]:
         """What the record says about the run itself."""
         recent = self.log.recent(points=max(1, len(self.log.points) // 10))
@@ -406,21 +384,6 @@ class TrainingRun:
             "guards": guards,
             "curve": self.log.curve(),
         }
-
-
-def mean_of_parts(parts: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
-    """Return each logged value's mean over the parts of a batch that have it, weighted by their numbers of images.
-
-    >>> mean_of_parts([(3, {"loss": 1.0, "ce": 2.0}), (1, {"loss": 5.0})])
-    {'loss': 2.0, 'ce': 2.0}
-    """
-    sums: dict[str, float] = {}
-    sizes: dict[str, int] = {}
-    for size, values in parts:
-        for name, value in values.items():
-            sums[name] = sums.get(name, 0.0) + size * value
-            sizes[name] = sizes.get(name, 0) + size
-    return {name: total / sizes[name] for name, total in sums.items()}
 
 
 def _difference(theirs: object, ours: object) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,3 +56,18 @@ class TrainLog:
             sums=dict(state["sums"]),
             count=int(state["count"]),
         )
+
+
+def mean_of_parts(parts: Sequence[tuple[int, Mapping[str, float]]]) -> dict[str, float]:
+    """Return each logged value's mean over the parts of a batch that have it, weighted by their numbers of images.
+
+    >>> mean_of_parts([(3, {"loss": 1.0, "ce": 2.0}), (1, {"loss": 5.0})])
+    {'loss': 2.0, 'ce': 2.0}
+    """
+    sums: dict[str, float] = {}
+    sizes: dict[str, int] = {}
+    for size, values in parts:
+        for name, value in values.items():
+            sums[name] = sums.get(name, 0.0) + size * value
+            sizes[name] = sizes.get(name, 0) + size
+    return {name: total / sizes[name] for name, total in sums.items()}
