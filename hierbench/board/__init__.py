@@ -1,0 +1,1 @@
+"""The board: folders of checked records, what was submitted with them, and the standings that follow."""
