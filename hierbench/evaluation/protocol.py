@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -43,12 +44,26 @@ class ProtocolDataset:
 
 @dataclass(frozen=True)
 class ProtocolAttacks:
-    """Attacks of a protocol and their budget; ``parameters`` go to each attack that has a parameter of the name."""
+    """Attacks of a protocol and their budget."""
 
     names: tuple[str, ...]
     default: str
+    """What ``hierbench eval`` runs unless told otherwise: quick."""
+    headline: str
+    """What a model's standing rests on: strong."""
     norm: str
-    parameters: Mapping[str, Value]
+    parameters: Mapping[str, Mapping[str, Value]]
+    """Settings by attack name, which may be a wildcard; a setting that an attack does not have passes it by."""
+
+    def fixed(self, attack: str, known: Collection[str]) -> dict[str, Value]:
+        """Return the settings that the protocol fixes of an attack with the ``known`` parameters.
+
+        An attack that is none of the protocol's has none: another one's steps are not the same thing.
+        """
+        if attack not in self.names:
+            return {}
+        tables = [table for name, table in self.parameters.items() if fnmatch.fnmatchcase(attack, name)]
+        return {name: value for table in tables for name, value in table.items() if name in known}
 
 
 @dataclass(frozen=True)
@@ -95,16 +110,19 @@ def choose_protocol(name: str | None, dataset: str | None) -> Protocol:
     """Return the protocol of that name, else the first one with the data set, else the first for images of its kind.
 
     ``digits-v1`` comes first, the others in the order of their names. Images of a kind have as many channels as those
-    the protocol's defences train on: a photograph without a protocol of its own is no digit.
+    the protocol's defences train on: a photograph without a protocol of its own is no digit. A protocol whose backbone
+    hierbench does not ship, such as those of the literature, is chosen by its name alone.
     """
     from hierbench.datasets.catalogue import get_spec
+    from hierbench.models.backbones import BACKBONES
 
     if name is not None:
         return PROTOCOLS.get(name)
     default = PROTOCOLS.get(DEFAULT_PROTOCOL)
     if dataset is None:
         return default
-    candidates = [default, *(protocol for _, protocol in PROTOCOLS.items())]
+    others = (protocol for _, protocol in PROTOCOLS.items() if protocol.backbone in BACKBONES)
+    candidates = [default, *others]
     listed = next((p for p in candidates if p.dataset(dataset) is not None), None)
     if listed is not None:
         return listed
@@ -151,7 +169,12 @@ class _Reader:
         train = self._table(
             "train", top["train"], {"dataset": str, "eps": str, "settings": dict}, optional={"settings"}
         )
-        attack = self._table("attack", top["attack"], {"names": list, "default": str, "norm": str, "parameters": dict})
+        attack = self._table(
+            "attack",
+            top["attack"],
+            {"names": list, "default": str, "headline": str, "norm": str, "parameters": dict},
+            optional={"parameters"},
+        )
         if top["name"] != self.path.stem:
             self._refuse("name", f"{top['name']!r} is not the file's name {self.path.stem!r}")
         if not top["name"].endswith(f"-v{top['version']}"):
@@ -159,8 +182,16 @@ class _Reader:
         if attack["norm"] not in NORMS:
             self._refuse("attack.norm", f"{attack['norm']!r} is none of {', '.join(NORMS)}")
         names = self._texts("attack.names", attack["names"])
-        if attack["default"] not in names:
-            self._refuse("attack.default", f"{attack['default']!r} is not among attack.names")
+        for key in ("default", "headline"):
+            if attack[key] not in names:
+                self._refuse(f"attack.{key}", f"{attack[key]!r} is not among attack.names")
+        parameters = attack.get("parameters", {})
+        for name, table in parameters.items():
+            where = f"attack.parameters.{name}"
+            if not isinstance(table, dict):
+                self._refuse(where, "must be a table named after an attack, such as [attack.parameters.leaf_pgd]")
+            if not any(fnmatch.fnmatchcase(known_name, name) for known_name in names):
+                self._refuse(where, "is none of attack.names")
         scorings = self._texts("scorings", top["scorings"])
         if not scorings or any(scoring not in SCORINGS for scoring in scorings):
             self._refuse("scorings", f"must be one or both of {', '.join(SCORINGS)}")
@@ -179,7 +210,13 @@ class _Reader:
             train_eps=train["eps"],
             train_settings=train.get("settings", {}),
             datasets=datasets,
-            attacks=ProtocolAttacks(names, attack["default"], attack["norm"], attack["parameters"]),
+            attacks=ProtocolAttacks(
+                names=names,
+                default=attack["default"],
+                headline=attack["headline"],
+                norm=attack["norm"],
+                parameters=parameters,
+            ),
             scorings=scorings,
             seed=top["seed"],
             batch_size=top["batch_size"],

@@ -130,9 +130,7 @@ def make_plan(request: Request, hierarchy: Hierarchy) -> Plan:
         raise InputError(f"--scoring: {scoring!r} is none of {', '.join(SCORINGS)}")
     if scoring not in protocol.scorings:
         changed.note("scoring", "one of " + ", ".join(protocol.scorings), scoring)
-    # The protocol's parameters are its own attacks': another one's steps are not the same thing.
-    own = {p.name for p in attack.parameters} if attack.name in protocol.attacks.names else set()
-    fixed = {name: value for name, value in protocol.attacks.parameters.items() if name in own}
+    fixed = protocol.attacks.fixed(attack.name, {parameter.name for parameter in attack.parameters})
     settings = attack.settings({**fixed, **request.settings})
     for name, value in attack.settings(fixed).items():
         changed.compare(name, value, settings[name])

@@ -26,8 +26,9 @@ def test_every_shipped_protocol_names_what_exists() -> None:
         assert name == protocol.name
         for entry in protocol.datasets:
             spec = get_spec(entry.name)
-            made = plan(protocol=name, dataset=entry.name)
-            assert made.deviations == (), f"{name} on {entry.name} deviates from itself"
+            for attack in protocol.attacks.names:
+                made = plan(protocol=name, dataset=entry.name, attack=attack)
+                assert made.deviations == (), f"{name} on {entry.name} with {attack} deviates from itself"
             assert made.split in [*spec.splits, "heldout"]
             assert made.eps == Fraction(entry.default_eps)
 
@@ -37,8 +38,18 @@ def test_which_protocol_is_meant() -> None:
     assert choose_protocol(None, "digits").name == "digits-v1"
     assert choose_protocol(None, "cifar100").name == "tiny-v1"
     assert choose_protocol("tiny-v1", "digits").name == "tiny-v1"
+    assert choose_protocol(None, "imagenet").name == "tiny-v1", "a protocol of the literature must be asked for"
+    assert choose_protocol("fare-v1", "imagenet").name == "fare-v1"
     with pytest.raises(InputError, match="did you mean 'tiny-v1'"):
         choose_protocol("tiny", None)
+
+
+def test_a_protocol_fixes_settings_by_the_attacks_name() -> None:
+    attacks = PROTOCOLS.get("tiny224-eps1-v1").attacks
+    assert attacks.fixed("leaf_pgd", {"steps", "alpha"}) == {"steps": 100, "alpha": "1/255"}
+    assert attacks.fixed("leaf_pgd", {"steps"}) == {"steps": 100}
+    assert attacks.fixed("apgd", {"steps"}) == {}, "another attack's steps are not the same thing"
+    assert attacks.fixed("cw_linf", {"steps"}) == {}
 
 
 def test_no_flags_are_the_defaults_of_the_design() -> None:
@@ -119,6 +130,9 @@ def test_what_cannot_be_asked_for_is_one_clear_line(said: dict[str, object], wor
         ("seed = 0", "", "seed: missing"),
         ('norm = "linf"', 'norm = "l1"', "attack.norm"),
         ('default = "superclass_pgd"', 'default = "none"', "attack.default"),
+        ('headline = "multilevel_apgd"', 'headline = "none"', "attack.headline"),
+        ('[attack.parameters."*_pgd"]', "[attack.parameters]", "attack.parameters.steps: must be a table"),
+        ('[attack.parameters."*_pgd"]', "[attack.parameters.fab]", "attack.parameters.fab: is none of attack.names"),
         ('default_eps = "32/255"', 'default_eps = "5/255"', "dataset[0].default_eps"),
         ('eps = "32/255"', 'eps = "16"', "train.eps: 16 is more than 1"),
         ('scorings = ["rollup", "direct"]', 'scorings = ["rollup", 1]', "scorings: must be a list of strings"),
