@@ -20,6 +20,7 @@ FLOORS = [
     {"models"},
     {"attacks"},
     {"defences", "evaluation"},
+    {"board", "sweep"},
     {"reporting", "pretraining"},
     {"cli"},
 ]

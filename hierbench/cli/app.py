@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from hierbench.cli import describe, doctor, evaluate, hierarchy, listing, plot, pretrain, replay, table, train
+from hierbench.cli import describe, doctor, evaluate, hierarchy, listing, plot, pretrain, replay, sweep, table, train
 from hierbench.errors import ExitCode, HierbenchError
 
 app = typer.Typer(
@@ -51,6 +51,7 @@ describe.add_to(app)
 table.add_to(app)
 plot.add_to(app)
 replay.add_to(app)
+sweep.add_to(app)
 doctor.add_to(app)
 
 
