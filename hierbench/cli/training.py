@@ -53,7 +53,7 @@ def resolve_recipe(request: TrainRequest) -> Recipe:
     from hierbench.defences.catalogue import DEFENCES
     from hierbench.defences.local import is_local, register_local
     from hierbench.defences.recipe import RECIPES, Recipe, find_recipe
-    from hierbench.evaluation.protocol import PROTOCOLS, choose_protocol
+    from hierbench.evaluation.protocol import choose_protocol, ready_protocols
 
     if request.defence is not None and is_local(request.defence):
         request = dataclasses.replace(request, defence=register_local(request.defence))
@@ -69,7 +69,7 @@ def resolve_recipe(request: TrainRequest) -> Recipe:
         DEFENCES.get(request.defence).load()
         protocol = choose_protocol(request.protocol, None)
         if request.protocol is None and request.dataset is not None:
-            trained = [p for _, p in PROTOCOLS.items() if p.train_dataset == request.dataset]
+            trained = [p for p in ready_protocols() if p.train_dataset == request.dataset]
             protocol = trained[0] if trained else choose_protocol(None, request.dataset)
         dataset = request.dataset or protocol.train_dataset
         name = f"{protocol.variant}/{request.defence}"

@@ -114,20 +114,25 @@ def choose_protocol(name: str | None, dataset: str | None) -> Protocol:
     hierbench does not ship, such as those of the literature, is chosen by its name alone.
     """
     from hierbench.datasets.catalogue import get_spec
-    from hierbench.models.backbones import BACKBONES
 
     if name is not None:
         return PROTOCOLS.get(name)
     default = PROTOCOLS.get(DEFAULT_PROTOCOL)
     if dataset is None:
         return default
-    others = (protocol for _, protocol in PROTOCOLS.items() if protocol.backbone in BACKBONES)
-    candidates = [default, *others]
+    candidates = [default, *ready_protocols()]
     listed = next((p for p in candidates if p.dataset(dataset) is not None), None)
     if listed is not None:
         return listed
     channels = get_spec(dataset).grid[2]
     return next((p for p in candidates if get_spec(p.train_dataset).grid[2] == channels), default)
+
+
+def ready_protocols() -> list[Protocol]:
+    """Return the protocols whose backbone hierbench ships, by name: those that may be meant without being named."""
+    from hierbench.models.backbones import BACKBONES
+
+    return [protocol for _, protocol in PROTOCOLS.items() if protocol.backbone in BACKBONES]
 
 
 def load_protocol_file(path: Path) -> Protocol:

@@ -100,6 +100,9 @@ def test_what_is_said_takes_the_place_of_what_the_recipe_says() -> None:
     assert plain.name == "digits/tecoa"
     assert resolve_recipe(request(defence="tecoa", protocol="tiny-v1")).name == "tiny/tecoa"
     assert resolve_recipe(request(defence="tecoa", dataset="tiny_imagenet@32")).name == "tiny/tecoa"
+    assert resolve_recipe(request(defence="tecoa", dataset="imagenet")).backbone == "tiny_clip-v1", (
+        "a protocol whose backbone is not here must be named"
+    )
     said = resolve_recipe(request(recipe="tiny/tecoa", eps="1/255", norm="l2", variant="mine", trees=("wordnet",)))
     assert (said.eps, said.norm, said.variant, said.trees) == ("1/255", "l2", "mine", ("wordnet",))
     assert said.training == RECIPES.get("tiny/tecoa").training
