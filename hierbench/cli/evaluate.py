@@ -13,6 +13,7 @@ from hierbench.errors import ExitCode
 if TYPE_CHECKING:
     from hierbench.evaluation.records import Record
     from hierbench.evaluation.request import Request
+    from hierbench.evaluation.team import Team
 
 
 def add_to(app: typer.Typer) -> None:
@@ -57,6 +58,7 @@ def evaluate(
     """Attack a model at every depth of a class tree, and print what is left.
 
     What is not said is the protocol's. A finished cell is read, an interrupted one goes on where it stopped.
+    On several GPUs: torchrun --nproc-per-node N -m hierbench eval ...
     """
     from hierbench.attacks.catalogue import ATTACKS
     from hierbench.evaluation.protocol import choose_protocol
@@ -97,7 +99,10 @@ def evaluate(
         for one_model in models
         for one_attack in attacks
     ]
-    trusted = [_run(request, force=force, quiet=quiet) for request in requests]
+    from hierbench.evaluation.team import join_team
+
+    team = join_team()
+    trusted = [_run(request, team, force=force, quiet=quiet) for request in requests]
     return ExitCode.DONE if all(trusted) else ExitCode.UNTRUSTED
 
 
@@ -105,8 +110,8 @@ def _is_pattern(name: str) -> bool:
     return any(mark in name for mark in "*?[")
 
 
-def _run(request: Request, *, force: bool, quiet: bool) -> bool:
-    """Evaluate one cell, print it, and return whether it can be trusted."""
+def _run(request: Request, team: Team, *, force: bool, quiet: bool) -> bool:
+    """Evaluate one cell, print it, and return whether it can be trusted; of a team the first process prints."""
     from hierbench.evaluation.observer import Observer
     from hierbench.evaluation.prepare import prepare_cell
     from hierbench.evaluation.replay.file import images_path
@@ -114,8 +119,10 @@ def _run(request: Request, *, force: bool, quiet: bool) -> bool:
     from hierbench.reporting.progress import RichProgress
 
     cell = prepare_cell(request)
-    observer = Observer() if quiet else RichProgress(console(stderr=True))
-    record = run_cell(cell, force=force, observer=observer)
+    observer = Observer() if quiet or not team.leads else RichProgress(console(stderr=True))
+    record = run_cell(cell, force=force, observer=observer, team=team)
+    if not team.leads:
+        return not record.checks.failed
     if not quiet:
         show_record(record)
     if cell.store_images is not None and not quiet:

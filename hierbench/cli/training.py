@@ -114,7 +114,6 @@ def run_training(request: TrainRequest, *, report: PhaseReport, should_stop: Cal
     from hierbench.datasets.load import load_images
     from hierbench.datasets.seen import load_seen
     from hierbench.defences.catalogue import DEFENCES
-    from hierbench.defences.training.processes import own_device
     from hierbench.defences.training.trainer import TrainProgress
     from hierbench.defences.training.trainer import train as train_defence
     from hierbench.evaluation.prepare import choose_device
@@ -124,6 +123,7 @@ def run_training(request: TrainRequest, *, report: PhaseReport, should_stop: Cal
     from hierbench.models.backbones import BACKBONES
     from hierbench.models.load import load_model
     from hierbench.models.storage import save_model
+    from hierbench.processes import own_device
 
     recipe = resolve_recipe(request)
     defence = DEFENCES.get(recipe.defence)

@@ -172,25 +172,35 @@ class Cell:
         """True if the threat model allows no change at all (eps = 0)."""
         return self.identity.attack.eps_value == 0.0
 
+    @property
+    def num_chunks(self) -> int:
+        """Number of chunks."""
+        return -(-len(self.images.ids) // self.chunk_size)
+
+    def chunk(self, index: int) -> Chunk:
+        """Return one chunk: what is computed, and kept, at once."""
+        start = index * self.chunk_size
+        stop = min(start + self.chunk_size, len(self.images.ids))
+        chosen = np.arange(start, stop)
+        return Chunk(
+            pixels=self.images.pixels(chosen),
+            labels=np.asarray(self.images.labels, dtype=np.int64)[chosen],
+            ids=tuple(self.images.ids[start:stop]),
+            full_budget=chosen < self.identity.attack.severity_samples,
+        )
+
     def chunks(self) -> Iterator[tuple[int, Chunk]]:
-        """Yield the chunks in order with their numbers: what is computed, and kept, at once."""
-        ids, labels = self.images.ids, np.asarray(self.images.labels, dtype=np.int64)
-        for index, start in enumerate(range(0, len(ids), self.chunk_size)):
-            stop = min(start + self.chunk_size, len(ids))
-            chosen = np.arange(start, stop)
-            yield (
-                index,
-                Chunk(
-                    pixels=self.images.pixels(chosen),
-                    labels=labels[chosen],
-                    ids=tuple(ids[start:stop]),
-                    full_budget=chosen < self.identity.attack.severity_samples,
-                ),
-            )
+        """Yield the chunks in order with their numbers."""
+        for index in range(self.num_chunks):
+            yield index, self.chunk(index)
 
     def fingerprint(self) -> str:
-        """Hash of all that decides the verdicts' bits: settings, data, weights, code, packages, device, threads."""
+        """Hash of all that decides the verdicts' bits: settings, data, weights, code, packages, device, threads.
+
+        The number of processes is no part of it: what one left unfinished, two may finish.
+        """
         environment = self.environment.model_dump(mode="json", exclude={"git_commit", "git_dirty", "hierbench"})
+        environment["world_size"] = 1
         return digest_json([self.identity.model_dump(mode="json"), environment])
 
 

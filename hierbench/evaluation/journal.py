@@ -85,6 +85,10 @@ class Journal:
         self.resumed += 1
         return arrays
 
+    def has(self, key: UnitKey) -> bool:
+        """Return whether a unit's file is there; whether it is whole shows when it is read."""
+        return self.path(key).exists()
+
     def write(self, key: UnitKey, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Keep a finished unit: whole on disk when this returns."""
         make_folder(self.folder)

@@ -39,6 +39,7 @@ from hierbench.models.binding import bind
 from hierbench.models.catalogue import UNDEFENDED, resolve_model
 from hierbench.models.load import load_model
 from hierbench.paths import data_dir
+from hierbench.processes import own_device
 
 if TYPE_CHECKING:
     from hierbench.attacks.catalogue import Value
@@ -54,7 +55,7 @@ def prepare_cell(request: Request, *, model: ZeroShotModel | None = None) -> Cel
     """
     hierarchy = choose_hierarchy(request)
     plan = make_plan(request, hierarchy)
-    device = choose_device(request.device)
+    device = torch.device(own_device(str(choose_device(request.device))))
     images = load_images(plan.dataset, split=plan.split, limit=plan.limit, root=request.data_root)
     if model is None:
         named = UNDEFENDED if request.model == "none" else request.model

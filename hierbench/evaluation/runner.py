@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
@@ -24,6 +26,8 @@ from hierbench.evaluation.replay.gather import finished, gather_images
 from hierbench.evaluation.replay.keep import KeptVerdicts, bare
 from hierbench.evaluation.request import Request
 from hierbench.evaluation.storage import atomic_write, digest_file
+from hierbench.evaluation.stored import read_record
+from hierbench.evaluation.team import SharedUnits, Team, units_in
 from hierbench.evaluation.verdicts import AttackVerdicts, CleanVerdicts, Verdicts, write_verdicts
 
 if TYPE_CHECKING:
@@ -101,13 +105,16 @@ def evaluate(
     return run_cell(cell, force=force, observer=observer)
 
 
-def run_cell(cell: Cell, *, force: bool = False, observer: Observer | None = None) -> Record:
+def run_cell(cell: Cell, *, force: bool = False, observer: Observer | None = None, team: Team | None = None) -> Record:
     """Evaluate a cell and return its record, which also lies in ``cell.folder`` beside the verdicts.
 
     A cell that is finished is read, not run, unless ``force``. An interrupted one goes on from its journal and ends
-    with the same verdicts. Raises ``InputError`` if another run holds the cell or the folder cannot be written.
+    with the same verdicts. The processes of a ``team`` share the work, each calling this with the same cell; the
+    verdicts are those of one. Raises ``InputError`` if another run holds the cell or the folder cannot be written.
     """
     watcher = observer or Observer()
+    if team is not None and team.size > 1:
+        return _run_together(cell, team, force=force, watcher=watcher)
     if not force and (done := finished(cell)) is not None:
         watcher.note(f"already evaluated: {cell.record_path} (--force runs it again)")
         return done
@@ -128,10 +135,39 @@ def run_cell(cell: Cell, *, force: bool = False, observer: Observer | None = Non
     return record
 
 
+def _run_together(cell: Cell, team: Team, *, force: bool, watcher: Observer) -> Record:
+    environment = cell.environment.model_copy(update={"world_size": team.size})
+    cell = dataclasses.replace(cell, environment=environment)
+    done = finished(cell) if team.leads and not force else None
+    if team.told(done is not None):
+        watcher.note(f"already evaluated: {cell.record_path} (--force runs it again)")
+        return done or read_record(cell.record_path)
+    with locked(cell.journal_path) if team.leads else nullcontext():
+        journal = Journal(cell.journal_path, cell.fingerprint())
+        session = journal.begin_session(fresh=force) if team.leads else 0
+        before = units_in(journal) if team.leads else 0
+        team.meet()  # what is left of another session is gone, or ours
+        watcher.begin(cell.identity.cell, samples=len(cell.images.ids), attacked_depths=cell.identity.attack.depths)
+        try:
+            SharedUnits(cell, journal, team, watcher).work()
+        finally:
+            watcher.end()
+        team.meet()  # every unit is there
+        if team.leads:
+            _Run(cell, journal, session, Observer(), resumed=before).record()
+            journal.discard()
+    team.meet()  # the record is there
+    return read_record(cell.record_path)
+
+
 class _Run:
     """One session on one cell."""
 
-    def __init__(self, cell: Cell, journal: Journal, session: int, observer: Observer) -> None:
+    def __init__(
+        self, cell: Cell, journal: Journal, session: int, observer: Observer, *, resumed: int | None = None
+    ) -> None:
+        self.resumed = resumed
+        """Units of earlier sessions; None: those that this one reads."""
         self.cell = cell
         self.journal = journal
         self.session = session
@@ -285,7 +321,7 @@ class _Run:
                 for depth, effort in efforts.items()
             ),
             sessions=self.session,
-            units_resumed=self.journal.resumed,
+            units_resumed=self.journal.resumed if self.resumed is None else self.resumed,
         )
 
 

@@ -19,10 +19,11 @@ from test_trainer import RECIPE, run
 from torch import Tensor
 
 from hierbench.defences.training.checkpoint import CHECKPOINT_FILE
-from hierbench.defences.training.processes import Processes, join_processes, own_device
+from hierbench.defences.training.processes import Processes, join_processes
 from hierbench.defences.training.trainer import RECORD_FILE
 from hierbench.defences.training.trainlog import mean_of_parts
 from hierbench.errors import HierbenchError, InputError
+from hierbench.processes import own_device
 
 SCRIPT = """
 import json, os, signal, sys

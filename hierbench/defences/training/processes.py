@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -13,7 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from hierbench.errors import HierbenchError, InputError
+from hierbench.errors import HierbenchError
+from hierbench.processes import in_company, join_group
 
 T = TypeVar("T")
 
@@ -70,28 +69,9 @@ class Processes:
             raise HierbenchError(f"the processes of this training {what}")
 
 
-def own_device(device: str) -> str:
-    """Return the device of this process: under ``torchrun`` each takes the GPU of its own number."""
-    local = os.environ.get("LOCAL_RANK")
-    return f"cuda:{local}" if device == "cuda" and local is not None else device
-
-
 def join_processes(device: torch.device) -> Processes:
     """Return this process's place; joins the others where ``torchrun`` set ``WORLD_SIZE`` above 1."""
-    if os.environ.get("WORLD_SIZE", "1") == "1":
-        return Processes()
-    if not torch.distributed.is_initialized():
-        if device.type == "cuda":
-            torch.cuda.set_device(device)  # where NCCL puts what is gathered
-        try:
-            torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        except ValueError as error:
-            raise InputError(f"WORLD_SIZE is set, but the processes cannot be joined ({error}); use torchrun") from None
-        # A process that leaves without a word can bring down one that still listens to it.
-        atexit.register(_leave)
-    return Processes(rank=torch.distributed.get_rank(), count=torch.distributed.get_world_size())
-
-
-def _leave() -> None:
-    if torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
+    if device.type == "cuda" and in_company():
+        torch.cuda.set_device(device)  # where NCCL puts what is gathered
+    rank, count = join_group("nccl" if device.type == "cuda" else "gloo")
+    return Processes(rank=rank, count=count)
