@@ -38,6 +38,8 @@ class ProtocolDataset:
     """None is the data set's evaluation split."""
     limit: int | None = None
     """First n samples of the stratified list; None is all of them."""
+    limits: tuple[int, ...] = ()
+    """Shorter lists that are the protocol's too, each a ground of its own: figures on one are not those on another."""
     template: str | None = None
     """Prompt template; None is the data set's own."""
 
@@ -235,16 +237,20 @@ class _Reader:
         if not isinstance(entry, dict):
             self._refuse(where, "is not a table")
         known = {
-            "name": str, "default_eps": str, "eps": list, "tree": str, "split": str, "limit": int, "template": str,
+            "name": str, "default_eps": str, "eps": list, "tree": str, "split": str, "limit": int,
+            "limits": list, "template": str,
         }  # fmt: skip
-        optional = {"tree", "split", "limit", "template"}
+        optional = {"tree", "split", "limit", "limits", "template"}
         row = self._table(where, entry, known, optional=optional)
         radii = self._texts(f"{where}.eps", row["eps"])
         for radius in radii:
             self._eps(f"{where}.eps", radius)
         if row["default_eps"] not in radii:
             self._refuse(f"{where}.default_eps", f"{row['default_eps']!r} is not among eps")
-        return ProtocolDataset(**{**row, "eps": radii})
+        limits = row.get("limits", [])
+        if not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in limits):
+            self._refuse(f"{where}.limits", "must be a list of whole numbers of at least 1")
+        return ProtocolDataset(**{**row, "eps": radii, "limits": tuple(limits)})
 
     def _table(
         self, where: str, table: dict[str, Any], known: Mapping[str, type], optional: set[str] | None = None

@@ -151,7 +151,8 @@ def make_plan(request: Request, hierarchy: Hierarchy) -> Plan:
     limit = request.limit if request.limit is not None else entry.limit
     if limit is not None and limit < 1:
         raise InputError(f"--limit: {limit} is not a number of samples; give 1 or more")
-    changed.compare("limit", entry.limit, limit)
+    if limit not in entry.limits:
+        changed.compare("limit", entry.limit, limit)
     template = request.template or entry.template or spec.template
     changed.compare("template", entry.template or spec.template, template)
     numbers = {

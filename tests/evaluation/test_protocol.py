@@ -44,6 +44,12 @@ def test_which_protocol_is_meant() -> None:
         choose_protocol("tiny", None)
 
 
+def test_a_shorter_list_of_the_protocols_own_is_no_deviation() -> None:
+    assert plan(dataset="cifar100", limit=300).deviations == ()
+    assert plan(dataset="cifar100").deviations == ()
+    assert plan(dataset="cifar100", limit=301).deviations == ("limit: all -> 301",)
+
+
 def test_a_protocol_fixes_settings_by_the_attacks_name() -> None:
     attacks = PROTOCOLS.get("tiny224-eps1-v1").attacks
     assert attacks.fixed("leaf_pgd", {"steps", "alpha"}) == {"steps": 100, "alpha": "1/255"}
@@ -137,6 +143,8 @@ def test_what_cannot_be_asked_for_is_one_clear_line(said: dict[str, object], wor
         ('eps = "32/255"', 'eps = "16"', "train.eps: 16 is more than 1"),
         ('scorings = ["rollup", "direct"]', 'scorings = ["rollup", 1]', "scorings: must be a list of strings"),
         ('scorings = ["rollup", "direct"]', "scorings = []", "scorings"),
+        ('split = "test"', 'split = "test"\nlimits = [0]', "dataset[0].limits: must be a list of whole numbers"),
+        ('split = "test"', 'split = "test"\nlimits = 5', "dataset[0].limits: must be a list"),
         ("[train]", "[train", "not valid TOML"),
     ],
 )
