@@ -30,6 +30,18 @@ def data_root() -> Path:
     return Path(value)
 
 
+@pytest.fixture(scope="session")
+def pdflatex() -> str:
+    """The LaTeX that papers are set with."""
+    import shutil
+
+    found = shutil.which("pdflatex")
+    if found is None:
+        require_or_skip("latex", "no pdflatex: install texlive-latex-recommended")
+    assert found is not None
+    return found
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep decoded pixels and WordNet copies of a test run out of the user's cache."""

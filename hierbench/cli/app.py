@@ -10,7 +10,20 @@ from typing import Annotated
 
 import typer
 
-from hierbench.cli import describe, doctor, evaluate, hierarchy, listing, plot, pretrain, replay, sweep, table, train
+from hierbench.cli import (
+    compare,
+    describe,
+    doctor,
+    evaluate,
+    hierarchy,
+    listing,
+    plot,
+    pretrain,
+    replay,
+    sweep,
+    table,
+    train,
+)
 from hierbench.errors import ExitCode, HierbenchError
 
 app = typer.Typer(
@@ -50,6 +63,7 @@ hierarchy.add_to(app)
 describe.add_to(app)
 table.add_to(app)
 plot.add_to(app)
+compare.add_to(app)
 replay.add_to(app)
 sweep.add_to(app)
 doctor.add_to(app)

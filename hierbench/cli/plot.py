@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hierbench.cli.common import console
+from hierbench.cli.table import AIMED
+
+if TYPE_CHECKING:
+    from hierbench.board.ledger import Placed
+    from hierbench.reporting.standings import Shown
+
+Records = Annotated[Path | None, typer.Option(help="Folder or file of records. [./hierbench-results]")]
+Protocol = Annotated[str | None, typer.Option(help="Protocol; these may be wildcards.")]
+Model = Annotated[str | None, typer.Option(help="Model, or defence.")]
+Dataset = Annotated[str | None, typer.Option(help="Dataset.")]
+Tree = Annotated[str | None, typer.Option(help="Class tree.")]
+Attack = Annotated[str | None, typer.Option(help="Attack.")]
+Eps = Annotated[str | None, typer.Option(help="Radius, such as 4/255.")]
+Scoring = Annotated[str | None, typer.Option(help="What scores the verdicts: rollup or direct. [rollup]")]
+Aimed = Annotated[bool, typer.Option("--aimed/--worst", help=AIMED)]
+Depth = Annotated[str | None, typer.Option(help="One depth, such as 1. [leaf]")]
+Out = Annotated[Path, typer.Option(help="Picture to write: .pdf, .svg or .png.")]
+Width = Annotated[float, typer.Option(help="Inches; 3.3 is one column of a paper.")]
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the command and its kinds."""
     plot = typer.Typer(help="Draw pictures from records.", no_args_is_help=True)
-    plot.command("training")(training)
+    for kind in (depths, eps, transfer, plane, training):
+        plot.command()(kind)
     app.add_typer(plot, name="plot")
 
 
@@ -29,4 +48,135 @@ def training(
     curves = [
         read_curve(folder if folder is not None else Path(run)) for folder, run in zip(folders, runs, strict=True)
     ]
-    console().print(f"picture: {draw_curves(curves, out)}", soft_wrap=True)
+    _say(draw_curves(curves, out))
+
+
+def depths(
+    records: Records = None,
+    protocol: Protocol = None,
+    model: Model = None,
+    dataset: Dataset = None,
+    tree: Tree = None,
+    attack: Attack = None,
+    eps: Eps = None,
+    scoring: Scoring = None,
+    aimed: Aimed = False,
+    width: Width = 3.3,
+    out: Out = Path("depths.pdf"),
+) -> None:
+    """Draw robust accuracy over depth, a line a model, with its clean accuracy and Wilson bands."""
+    from hierbench.reporting.build import read_scoring
+    from hierbench.reporting.plots.lines import draw_depths
+    from hierbench.reporting.standings import Shown
+
+    found = _gather(records, protocol, model, dataset, tree, attack, eps)
+    shown = Shown(read_scoring(scoring), aimed)
+    _say(draw_depths(found, shown, out, width=width), found, shown)
+
+
+def eps(
+    records: Records = None,
+    protocol: Protocol = None,
+    model: Model = None,
+    dataset: Dataset = None,
+    tree: Tree = None,
+    attack: Attack = None,
+    scoring: Scoring = None,
+    depth: Depth = None,
+    aimed: Aimed = False,
+    width: Width = 3.3,
+    out: Out = Path("eps.pdf"),
+) -> None:
+    """Draw robust accuracy over eps at one depth, from records at several; eps 0 is the clean accuracy."""
+    from hierbench.reporting.build import read_scoring
+    from hierbench.reporting.plots.lines import draw_eps
+    from hierbench.reporting.standings import Shown
+
+    found = _gather(records, protocol, model, dataset, tree, attack, None)
+    shown = Shown(read_scoring(scoring), aimed)
+    _say(draw_eps(found, shown, out, depth=_depth(depth, found), width=width), found, shown)
+
+
+def transfer(
+    records: Records = None,
+    protocol: Protocol = None,
+    model: Model = None,
+    dataset: Dataset = None,
+    tree: Tree = None,
+    attack: Attack = None,
+    eps: Eps = None,
+    scoring: Scoring = None,
+    width: Width = 3.3,
+    out: Out = Path("transfer.pdf"),
+) -> None:
+    """Draw attacked depth x scored depth as heat maps with their numbers, one a record."""
+    from hierbench.reporting.build import read_scoring
+    from hierbench.reporting.plots.transfer import draw_transfer
+
+    found = _gather(records, protocol, model, dataset, tree, attack, eps)
+    _say(draw_transfer(found, read_scoring(scoring), out, width=width))
+
+
+def plane(
+    records: Records = None,
+    protocol: Protocol = None,
+    model: Model = None,
+    dataset: Dataset = None,
+    tree: Tree = None,
+    attack: Attack = None,
+    eps: Eps = None,
+    scoring: Scoring = None,
+    depth: Depth = None,
+    aimed: Aimed = False,
+    width: Width = 3.3,
+    out: Out = Path("plane.pdf"),
+) -> None:
+    """Draw clean against robust accuracy at one depth, a point a model with its intervals."""
+    from hierbench.reporting.build import read_scoring
+    from hierbench.reporting.plots.plane import draw_plane
+    from hierbench.reporting.standings import Shown
+
+    found = _gather(records, protocol, model, dataset, tree, attack, eps)
+    shown = Shown(read_scoring(scoring), aimed)
+    _say(draw_plane(found, shown, out, depth=_depth(depth, found), width=width), found, shown)
+
+
+def _gather(
+    records: Path | None,
+    protocol: str | None,
+    model: str | None,
+    dataset: str | None,
+    tree: str | None,
+    attack: str | None,
+    eps: str | None,
+) -> list[Placed]:
+    from hierbench.evaluation.request import RESULTS_FOLDER
+    from hierbench.reporting.collect import Selection
+    from hierbench.reporting.standings import gather
+
+    wanted = Selection(protocol=protocol, model=model, dataset=dataset, tree=tree, attack=attack, eps=eps)
+    return gather(records or Path(RESULTS_FOLDER), wanted)
+
+
+def _depth(word: str | None, found: list[Placed]) -> int | None:
+    from hierbench.errors import InputError
+    from hierbench.reporting.build import read_depth
+
+    depth, leaf = read_depth(word), found[0].record.depths[-1].depth
+    if depth is not None and depth > leaf:
+        raise InputError(f"--depth: the tree has depths 1 to {leaf}, not {depth}")
+    return depth
+
+
+def _say(path: Path, found: list[Placed] | None = None, shown: Shown | None = None) -> None:
+    """Name the picture, and below it what its caption should say."""
+    console().print(f"picture: {path}", soft_wrap=True)
+    if found is not None and shown is not None:
+        from hierbench.reporting.grid import GREY, RANKS, grid_notes
+        from hierbench.reporting.standings import standings_of, trusted
+        from hierbench.reporting.table import printable
+
+        kept, left_out = trusted(found)
+        for note in [*grid_notes(standings_of(kept), shown), *left_out]:
+            if note not in (RANKS, GREY):
+                console().print(f"  {printable(note)}", soft_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -73,6 +74,23 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> McNemar:
 
     p_value = float(binomtest(min(only_first, only_second), discordant, 0.5).pvalue)
     return McNemar(only_first, only_second, min(1.0, p_value))
+
+
+def holm(p_values: Sequence[float]) -> tuple[float, ...]:
+    """Return p values corrected for having been looked at together, in the given order.
+
+    The smallest is multiplied by their number, the next by one less, and so on; a corrected value is never under one
+    that was smaller, nor above 1. Source: Holm 1979.
+
+    >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03, 0.005])]
+    [0.03, 0.06, 0.06, 0.02]
+    """
+    corrected = [0.0] * len(p_values)
+    largest = 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        corrected[i] = largest
+    return tuple(corrected)
 
 
 @dataclass(frozen=True, slots=True)

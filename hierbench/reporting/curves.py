@@ -5,21 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hierbench.errors import InputError
+from hierbench.reporting.plots.style import COLOURS, kind_of, plain, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-FORMATS = ("svg", "pdf", "png")
 RECORD_FILE = "training.json"
 MAX_BYTES = 64 << 20
-
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Told apart by colour-blind readers (Okabe and Ito); after these, line styles change."""
 
 STYLES = ("-", "--", ":", "-.")
 
@@ -71,13 +67,9 @@ def draw_curves(curves: Sequence[Curve], path: Path) -> Path:
     Left the training loss (its scale is each method's own), right accuracy on the watched images, clean and under
     attack, at the leaves and, thinner, at the coarsest level. The file is written whole or not at all.
     """
-    kind = path.suffix.removeprefix(".").lower()
-    if kind not in FORMATS:
-        raise InputError(f"--out: {path} should end in {' or '.join('.' + name for name in FORMATS)}")
+    kind_of(path)
     import matplotlib as mpl
     from matplotlib.figure import Figure
-
-    from hierbench.evaluation.storage import atomic_write
 
     with mpl.rc_context({"svg.hashsalt": "hierbench", "font.size": 9, "axes.spines.top": False}):
         figure = Figure(figsize=(9.0, 3.6), layout="constrained")
@@ -85,7 +77,7 @@ def draw_curves(curves: Sequence[Curve], path: Path) -> Path:
         for number, curve in enumerate(curves):
             colour = COLOURS[number % len(COLOURS)]
             style = STYLES[number // len(COLOURS) % len(STYLES)]
-            loss.plot(curve.steps, curve.loss, color=colour, linestyle=style, linewidth=1.3, label=_plain(curve.name))
+            loss.plot(curve.steps, curve.loss, color=colour, linestyle=style, linewidth=1.3, label=plain(curve.name))
             _accuracy(accuracy, curve, colour)
         loss.set(xlabel="step", ylabel="training loss", yscale="log")
         loss.yaxis.set_major_formatter("{x:g}")
@@ -98,13 +90,7 @@ def draw_curves(curves: Sequence[Curve], path: Path) -> Path:
         for axes in (loss, accuracy):
             axes.grid(True, color="0.9", linewidth=0.6)
             axes.legend(frameon=False, fontsize=7.5)
-        drawn = BytesIO()
-        metadata: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind, {})
-        figure.savefig(drawn, format=kind, dpi=200, metadata=metadata)
-    try:
-        atomic_write(path, drawn.getvalue())
-    except OSError as error:
-        raise InputError(f"--out: cannot write {path} ({error.strerror or error})") from None
+        save(figure, path)
     return path
 
 
@@ -120,8 +106,3 @@ def _accuracy(axes: Axes, curve: Curve, colour: str) -> None:
 
 def _column(points: Sequence[dict[str, Any]], name: str) -> tuple[float, ...]:
     return tuple(float(point[name]) for point in points)
-
-
-def _plain(name: str) -> str:
-    """Keep a folder's name from being read as mathematics."""
-    return name.replace("$", r"\$")

@@ -5,29 +5,48 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from hierbench.errors import InputError
+from hierbench.reporting.latex import escape_latex, needs, standalone, to_latex
 from hierbench.reporting.layouts import BOUNDED
-from hierbench.reporting.table import Report, Row, Scalar, Table, Value, format_value, printable
+from hierbench.reporting.table import Intervals, Report, Row, Scalar, Table, Value, format_value, printable
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
     from rich.table import Table as RichTable
+    from rich.text import Text
 
 FORMATS = ("rich", "csv", "latex", "markdown")
 
+__all__ = [
+    "FORMATS", "escape_latex", "escape_markdown", "render_rich", "render_text", "to_csv", "to_latex", "to_markdown",
+]  # fmt: skip
 
-def render_text(report: Report, form: str) -> str:
-    """Return a report as CSV, LaTeX or Markdown text; ``rich`` has no text, see ``render_rich``."""
+
+def render_text(report: Report, form: str, *, document: bool = False) -> str:
+    """Return a report as CSV, LaTeX or Markdown text; ``rich`` has no text, see ``render_rich``.
+
+    ``document``: LaTeX that compiles as it is, instead of what is pasted into a paper.
+    """
     if form == "csv":
         return to_csv(report.rows)
     if form == "latex":
-        return "\n\n".join(map(to_latex, report.tables)) + "\n"
+        body = "\n\n".join(map(to_latex, _labelled(report.tables))) + "\n"
+        return standalone(body) if document else needs() + body
     if form == "markdown":
         return "\n\n".join(map(to_markdown, report.tables)) + "\n"
     raise InputError(f"--format: {form!r} is none of {', '.join(FORMATS)}")
+
+
+def _labelled(tables: Sequence[Table]) -> Iterator[Table]:
+    """Yield the tables with labels that no two share."""
+    from dataclasses import replace
+
+    for number, table in enumerate(tables, start=1):
+        yield table if len(tables) == 1 else replace(table, label=f"{number} {table.label or table.title}")
 
 
 def render_rich(report: Report) -> RenderableType:
@@ -47,30 +66,65 @@ class _RichTable:
         from rich.measure import Measurement
         from rich.text import Text
 
-        drawn = self._drawn(stacked=False)
-        if Measurement.get(console, options.update(max_width=1000), drawn).maximum > options.max_width:
-            drawn = self._drawn(stacked=True)
-        yield Text(printable(self.table.title), style="bold")
-        yield drawn
-        for note in self.table.notes:
+        def fits(columns: Sequence[int], *, stacked: bool) -> bool:
+            drawn = self._drawn(columns, stacked=stacked)
+            return Measurement.get(console, options.update(max_width=1000), drawn).maximum <= options.max_width
+
+        table = self.table
+        every = range(len(table.columns))
+        stacked = not fits(every, stacked=False)
+        shown = [i for i in every if not (stacked and table.columns[i] in table.spare)]
+        yield Text(printable(table.title), style="bold")
+        for part in self._parts(shown, lambda columns: fits(columns, stacked=stacked)) if stacked else [shown]:
+            yield self._drawn(part, stacked=stacked)
+        for note in table.notes:
             yield Text(f"  {printable(note)}", style=_note_style(note))
         yield Text("")
 
-    def _drawn(self, *, stacked: bool) -> RichTable:
+    def _parts(self, shown: Sequence[int], fits: Callable[[Sequence[int]], bool]) -> list[list[int]]:
+        """Return the columns in parts that fit: whole groups, with the columns before the first group at the left."""
+        groups = self.table.groups
+        if not any(groups) or fits(shown):
+            return [list(shown)]
+        first = next(i for i in shown if groups[i])
+        left = [i for i in shown if i < first]
+        parts: list[list[int]] = [list(left)]
+        for _, members in groupby((i for i in shown if i >= first), key=lambda i: groups[i]):
+            block = list(members)
+            if len(parts[-1]) > len(left) and not fits([*parts[-1], *block]):
+                parts.append(list(left))
+            parts[-1] += block
+        return parts
+
+    def _drawn(self, columns: Sequence[int], *, stacked: bool) -> RichTable:
         from rich import box
         from rich.table import Table as RichTable
         from rich.text import Text
 
         table = self.table
-        shown = [i for i, name in enumerate(table.columns) if not (stacked and name in table.spare)]
+        groups = table.groups or ("",) * len(table.columns)
         gap = (0, 0) if stacked else (0, 1)
         drawn = RichTable(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=gap, collapse_padding=True)
-        for i in shown:
+        for i in columns:
             right = any(row[i].kind != "text" for row in table.rows)
-            drawn.add_column(Text(printable(table.columns[i])), justify="right" if right else "left")
-        for row in table.rows:
-            drawn.add_row(*(Text(_shown(row[i], stacked=stacked), style=_grey(row[i])) for i in shown))
+            heading = (
+                f"{printable(groups[i])}\n{printable(table.columns[i])}" if any(groups) else printable(table.columns[i])
+            )
+            drawn.add_column(Text(heading), justify="right" if right else "left", overflow="fold")
+        for number, row in enumerate(table.rows):
+            if number in table.rules:
+                drawn.add_section()
+            drawn.add_row(*(_rich(row[i], table.intervals, stacked=stacked) for i in columns))
         return drawn
+
+
+def _rich(value: Value, intervals: Intervals, *, stacked: bool) -> Text:
+    from rich.text import Text
+
+    text = Text(_shown(value, intervals, stacked=stacked), style=_grey(value))
+    if value.rank:
+        text.stylize("bold" if value.rank == 1 else "underline", 0, len(text.plain.split()[0]))
+    return text
 
 
 def _grey(value: Value) -> str:
@@ -83,24 +137,32 @@ def _note_style(note: str) -> str:
     return "yellow" if "warning:" in note[:60] else "dim"
 
 
-def _shown(value: Value, *, stacked: bool = False) -> str:
-    lines = (printable(line) for line in format_value(value, stacked=stacked).split("\n"))
-    text = "\n".join(lines) if value.kind == "share" else " ".join(lines)
+def _shown(value: Value, intervals: Intervals = "wilson", *, stacked: bool = False) -> str:
+    lines = (printable(line) for line in format_value(value, intervals=intervals, stacked=stacked).split("\n"))
+    text = "\n".join(lines) if value.kind in ("share", "points") else " ".join(lines)
     return f"{value.mark}{text}" if value.mark == BOUNDED else f"{text}{value.mark}"
 
 
 def to_markdown(table: Table) -> str:
-    """Return a table as GitHub Markdown; grey entries are in italics."""
+    """Return a table as GitHub Markdown: best bold, second underlined, grey entries in italics."""
     lines = [f"**{escape_markdown(table.title)}**", ""]
-    lines.append("| " + " | ".join(escape_markdown(heading) for heading in table.columns) + " |")
+    groups = table.groups or ("",) * len(table.columns)
+    headings = (f"{group} {name}".strip() for group, name in zip(groups, table.columns, strict=True))
+    lines.append("| " + " | ".join(map(escape_markdown, headings)) + " |")
     numeric = [any(row[i].kind != "text" for row in table.rows) for i in range(len(table.columns))]
     lines.append("|" + "|".join("---:" if right else "---" for right in numeric) + "|")
     for row in table.rows:
-        shown = (escape_markdown(_shown(value)) for value in row)
-        styled = (f"*{text}*" if value.grey else text for text, value in zip(shown, row, strict=True))
-        lines.append("| " + " | ".join(styled) + " |")
+        lines.append("| " + " | ".join(_markdown_value(value, table.intervals) for value in row) + " |")
     lines += ["", *(f"- {escape_markdown(note)}" for note in table.notes)]
     return "\n".join(lines)
+
+
+def _markdown_value(value: Value, intervals: Intervals) -> str:
+    text = escape_markdown(_shown(value, intervals))
+    if value.rank:
+        head, gap, tail = text.partition(" ")
+        text = (f"**{head}**" if value.rank == 1 else f"<u>{head}</u>") + gap + tail
+    return f"*{text}*" if value.grey and text else text
 
 
 def escape_markdown(text: str) -> str:
@@ -111,48 +173,6 @@ def escape_markdown(text: str) -> str:
     """
     plain = printable(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_{}\[\]()#|~$@!])", r"\\\1", plain)
-
-
-LATEX = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", '"': r"\textquotedbl{}", "`": r"\textasciigrave{}", "–": "--", "≤": r"$\leq$",
-    "-": "{-}", "'": r"\textquotesingle{}",
-}  # fmt: skip
-
-
-def escape_latex(text: str) -> str:
-    r"""Return a text that LaTeX sets as it is; letters outside ASCII stay, other signs become ``?``.
-
-    >>> print(escape_latex(r"50% of a_b \input{x}"))
-    50\% of a\_b \textbackslash{}input\{x\}
-    """
-    return "".join(LATEX.get(c, c if c.isascii() or c.isalpha() else "?") for c in printable(text))
-
-
-def to_latex(table: Table) -> str:
-    """Return a table for the ``booktabs`` package (``textcomp`` and ``xcolor`` for odd signs and grey entries)."""
-    numeric = [any(row[i].kind != "text" for row in table.rows) for i in range(len(table.columns))]
-    lines = [
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{escape_latex(table.title)}}}",
-        rf"\begin{{tabular}}{{{''.join('r' if right else 'l' for right in numeric)}}}",
-        r"\toprule",
-        " & ".join(escape_latex(heading) for heading in table.columns) + r" \\",
-        r"\midrule",
-    ]
-    lines += [" & ".join(map(_latex_value, row)) + r" \\" for row in table.rows]
-    lines += [r"\bottomrule", r"\end{tabular}"]
-    lines += [rf"\par\footnotesize {escape_latex(note)}" for note in table.notes]
-    return "\n".join([*lines, r"\end{table}"])
-
-
-def _latex_value(value: Value) -> str:
-    text = escape_latex(_shown(value)).replace("{-}{-}", "--")
-    # a bracket first in a cell would be read as the optional argument of the line break before it
-    text = f"{{{text}}}" if text.startswith("[") else text
-    return rf"\textcolor{{gray}}{{{text}}}" if value.grey else text
 
 
 def to_csv(rows: Sequence[Row]) -> str:

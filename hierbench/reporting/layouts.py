@@ -172,9 +172,9 @@ def models_report(records: Sequence[Record]) -> Report:
         for entry in record.depths:
             scores, grey = scoring_of(entry, record), is_grey(entry)
             line += [
-                proportion_value(scores.clean, interval=False),
-                proportion_value(scores.robust, grey=grey, interval=False),
-                proportion_value(scores.worst, grey=grey, interval=False),
+                proportion_value(scores.clean),
+                proportion_value(scores.robust, grey=grey),
+                proportion_value(scores.worst, grey=grey),
             ]
         rows.append(tuple(line))
     if any(value.grey for row in rows for value in row):
@@ -182,7 +182,7 @@ def models_report(records: Sequence[Record]) -> Report:
     first = records[0].identity
     title = f"{first.dataset.name} ({first.hierarchy.name}), protocol {first.protocol.name}"
     return Report(
-        (Table(title, tuple(headings), tuple(rows), tuple(notes)),),
+        (Table(title, tuple(headings), tuple(rows), tuple(notes), intervals="none"),),
         tuple(row for r in records for row in depth_rows(r)),
     )
 

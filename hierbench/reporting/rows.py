@@ -40,7 +40,8 @@ def identity_row(record: Record) -> Row:
     }
 
 
-def _share_columns(name: str, share: Proportion | None) -> Row:
+def share_columns(name: str, share: Proportion | None) -> Row:
+    """Return a share and the ends of its interval as columns; all None where it was not measured."""
     if share is None:
         return {name: None, f"{name}_low": None, f"{name}_high": None}
     return {name: share.value, f"{name}_low": share.low, f"{name}_high": share.high}
@@ -59,12 +60,12 @@ def depth_rows(record: Record) -> list[Row]:
                 "nodes": entry.nodes,
                 "chance": scores.chance,
                 "majority": entry.majority,
-                **_share_columns("clean", scores.clean),
-                **_share_columns("robust", scores.robust),
-                **_share_columns("worst", scores.worst),
+                **share_columns("clean", scores.clean),
+                **share_columns("robust", scores.robust),
+                **share_columns("worst", scores.worst),
                 "relative": scores.relative,
                 "relative_worst": scores.relative_worst,
-                **_share_columns("success", scores.success),
+                **share_columns("success", scores.success),
                 "severity": None if severe is None else severe.severity,
                 "ahd": None if severe is None else severe.ahd,
                 "severity_samples": None if severe is None else severe.samples,
@@ -84,7 +85,7 @@ def transfer_rows(record: Record) -> list[Row]:
             "scored_by": cell.scoring,
             "attack_depth": cell.attack_depth,
             "score_depth": cell.score_depth,
-            **_share_columns("robust", cell.robust),
+            **share_columns("robust", cell.robust),
             "relative": cell.relative,
             "success_share": None if cell.success_share is None else cell.success_share.value,
             "implied": cell.implied,
@@ -102,10 +103,10 @@ def seen_rows(record: Record) -> list[Row]:
             "classes": part.classes,
             "images": entry.clean_rollup.of,
             "depth": entry.depth,
-            **_share_columns("clean_rollup", entry.clean_rollup),
-            **_share_columns("clean_direct", entry.clean_direct),
-            **_share_columns("robust", entry.robust),
-            **_share_columns("worst", entry.worst),
+            **share_columns("clean_rollup", entry.clean_rollup),
+            **share_columns("clean_direct", entry.clean_direct),
+            **share_columns("robust", entry.robust),
+            **share_columns("worst", entry.worst),
         }
         for part in record.seen or ()
         for entry in part.depths

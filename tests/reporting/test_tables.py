@@ -246,8 +246,7 @@ def test_a_value_says_when_it_was_not_measured() -> None:
     assert format_value(Value(1.25, "number")) == "1.25"
 
 
-@pytest.mark.skipif(__import__("shutil").which("pdflatex") is None, reason="no LaTeX here (HIERBENCH_REQUIRE=latex)")
-def test_latex_compiles(record: Record, tmp_path: Path) -> None:
+def test_latex_compiles(pdflatex: str, record: Record, tmp_path: Path) -> None:
     import subprocess
 
     hostile = renamed(record, model=HOSTILE)
@@ -258,7 +257,7 @@ def test_latex_compiles(record: Record, tmp_path: Path) -> None:
     packages = "\\usepackage{booktabs,xcolor,textcomp}\\usepackage[T1]{fontenc}"
     (tmp_path / "t.tex").write_text(f"\\documentclass{{article}}{packages}\\begin{{document}}{body}\\end{{document}}")
     done = subprocess.run(
-        ["pdflatex", "-halt-on-error", "-no-shell-escape", "t.tex"], cwd=tmp_path, capture_output=True, check=False
+        [pdflatex, "-halt-on-error", "-no-shell-escape", "t.tex"], cwd=tmp_path, capture_output=True, check=False
     )
     assert done.returncode == 0, done.stdout[-2000:]
 

@@ -1,0 +1,139 @@
+"""From a folder of records and the name of a layout to its report: what the command and ``table_frame`` share."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, cast, get_args
+
+from hierbench.errors import InputError
+from hierbench.reporting import layouts
+from hierbench.reporting.ablation import ablation_report
+from hierbench.reporting.attack_score import SCORINGS, attack_score_report
+from hierbench.reporting.collect import Selection, collect_records
+from hierbench.reporting.comparable import check_comparable
+from hierbench.reporting.methods import methods_datasets_report, methods_depths_report
+from hierbench.reporting.reported import read_reported
+from hierbench.reporting.standings import Scoring, Shown, gather
+from hierbench.reporting.table import Intervals, Report
+
+LayoutName = Literal[
+    "depths", "transfer", "seen", "models", "methods-datasets", "methods-depths", "attack-score", "ablation"
+]
+BY_RECORD = {
+    "depths": layouts.depth_report,
+    "transfer": layouts.transfer_report,
+    "seen": layouts.seen_report,
+    "models": layouts.models_report,
+}
+"""Layouts that show records as they are; the others put a model's records together."""
+
+
+def make_report(
+    layout: LayoutName,
+    folder: Path,
+    selection: Selection,
+    *,
+    depth: str | None = None,
+    aimed: bool = False,
+    baseline: str | None = None,
+    reported: bool = False,
+    reported_from: Path | None = None,
+    intervals: Intervals | None = None,
+    flat: bool = False,
+) -> Report:
+    """Return a layout of the wanted records under a folder, or raise ``InputError``.
+
+    In the layouts that show records one by one, ``selection.scoring`` chooses records; in the others it is what the
+    verdicts are scored by. ``flat``: one long form is wanted, so that records must be comparable in every layout.
+    """
+    check_options(layout, depth=depth, aimed=aimed, baseline=baseline, reported=reported)
+    if layout in BY_RECORD:
+        records = collect_records(folder, selection)
+        if layout == "models" or flat:
+            check_comparable(records)
+        report = BY_RECORD[layout](records)
+    else:
+        scoring = selection.scoring
+        shown = Shown(read_scoring(scoring), aimed)
+        placed = gather(folder, replace(selection, scoring=None))
+        leaf = placed[0].record.depths[-1].depth
+        figures = read_reported(reported_from) if reported or reported_from else ()
+        if layout == "methods-datasets":
+            report = methods_datasets_report(placed, shown, depth=read_depth(depth), reported=figures)
+        elif layout == "methods-depths":
+            report = methods_depths_report(placed, shown, depths=read_depths(depth, leaf), reported=figures)
+        elif layout == "ablation":
+            report = ablation_report(placed, shown, depths=read_depths(depth, leaf), baseline=baseline)
+        else:
+            report = attack_score_report(placed, scorings=SCORINGS if scoring is None else (shown.scoring,))
+    if not report.rows:
+        raise InputError(f"--layout {layout}: these records do not hold it")
+    return report if intervals is None else with_intervals(report, intervals)
+
+
+INTERVAL_NOTES = {"wilson": "Wilson 95 % intervals", "pm": "±: half the width of the Wilson 95 % interval"}
+SAID = " with Wilson 95 % intervals"
+
+
+def with_intervals(report: Report, intervals: Intervals) -> Report:
+    """Return a report whose tables show these intervals, and say which."""
+    tables = []
+    for table in report.tables:
+        notes = [note.replace(SAID, "") for note in table.notes]
+        more = [INTERVAL_NOTES[intervals]] if intervals in INTERVAL_NOTES else []
+        tables.append(replace(table, intervals=intervals, notes=(*notes, *more)))
+    return Report(tuple(tables), report.rows)
+
+
+def check_options(layout: str, *, depth: str | None, aimed: bool, baseline: str | None, reported: bool) -> None:
+    """Raise ``InputError`` for an option that the layout would ignore."""
+    if layout not in get_args(LayoutName):
+        raise InputError(f"--layout: {layout!r} is none of {', '.join(get_args(LayoutName))}")
+    methods = ("methods-datasets", "methods-depths")
+    allowed = {
+        "--depth": (depth is not None, (*methods, "ablation")),
+        "--aimed": (aimed, (*methods, "ablation")),
+        "--baseline": (baseline is not None, ("ablation",)),
+        "--reported": (reported, methods),
+    }
+    for flag, (given, names) in allowed.items():
+        if given and layout not in names:
+            raise InputError(f"{flag} is for --layout {' and '.join(names)}, not {layout}")
+
+
+def read_scoring(name: str | None) -> Scoring:
+    """Return a scoring by name, rollup for None."""
+    if name not in (None, "rollup", "direct"):
+        raise InputError(f"--scoring: {name!r} should be rollup or direct")
+    return cast(Scoring, name or "rollup")
+
+
+def read_depths(words: str | None, leaf: int) -> tuple[int, ...]:
+    """Return the depths that were named: numbers with commas, ``leaf``, ``all``; none for None.
+
+    >>> read_depths("1,leaf", 5), read_depths("all", 3), read_depths(None, 3)
+    ((1, 5), (1, 2, 3), ())
+    """
+    found: set[int] = set()
+    for word in [] if words is None else [word.strip() for word in words.split(",")]:
+        if word == "all":
+            found |= set(range(1, leaf + 1))
+        elif word == "leaf":
+            found.add(leaf)
+        elif word.isascii() and word.isdigit() and 1 <= int(word) <= leaf:
+            found.add(int(word))
+        else:
+            raise InputError(
+                f"--depth: {word!r} should be leaf, all, or a number from 1 to {leaf}; several with commas"
+            )
+    return tuple(sorted(found))
+
+
+def read_depth(word: str | None) -> int | None:
+    """Return one depth for trees of several heights: a number, or None for the leaves of each."""
+    if word in (None, "leaf"):
+        return None
+    if word is None or not (word.isascii() and word.isdigit() and int(word) > 0):
+        raise InputError(f"--depth: {word!r} should be one depth here, such as 1 or leaf")
+    return int(word)

@@ -1,0 +1,1 @@
+"""Pictures for papers, from the same figures as the tables."""
