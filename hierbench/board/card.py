@@ -19,11 +19,18 @@ ATTACK_FORMAT: Final = "hierbench-attack-1"
 MAX_FILES = 200
 MAX_FILE_BYTES = 64 * 2**20
 """No packed file is larger: a board is cloned by everybody who wants to look at it."""
+MAX_PACKAGE_BYTES = 256 * 2**20
+
+
+MARKUP = frozenset("<>\\{}$`")
+"""Characters that only markup needs: what a page or a paper shows of a stranger is plain text."""
 
 
 def _printable(text: str) -> str:
     if not text.isprintable():
         raise ValueError("holds characters that cannot be printed")
+    if found := sorted(MARKUP & set(text)):
+        raise ValueError(f"holds {found[0]}, which belongs to HTML or LaTeX: write plain text")
     return text
 
 
@@ -87,6 +94,10 @@ class Card(Packed):
     """Data the defence was trained on, in words."""
     licence: Line
     weights: Weights
+    variant: Literal["standard", "rand"] = "standard"
+    """rand: the forward draws at random, so that only attacks which average over draws may judge it."""
+    left_out: Annotated[tuple[Line, ...], Field(max_length=1000)] = ()
+    """Cells of the protocol that were not evaluated, each as ``dataset attack``; empty: the protocol is whole."""
 
 
 class AttackCard(Packed):
@@ -95,5 +106,7 @@ class AttackCard(Packed):
     format: Literal["hierbench-attack-1"] = ATTACK_FORMAT
     title: Line
     """What the attack is called in print."""
+    name: ModelName
+    """Its folder's name, and that of the attack in the record."""
     weights_hash: Digest
     """Weights the images were shown to."""

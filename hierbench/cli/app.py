@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from hierbench.cli import (
+    board,
     compare,
     describe,
     doctor,
@@ -20,6 +21,7 @@ from hierbench.cli import (
     plot,
     pretrain,
     replay,
+    submit,
     sweep,
     table,
     train,
@@ -62,9 +64,11 @@ listing.add_to(app)
 hierarchy.add_to(app)
 describe.add_to(app)
 table.add_to(app)
-plot.add_to(app)
 compare.add_to(app)
+plot.add_to(app)
 replay.add_to(app)
+submit.add_to(app)
+board.add_to(app)
 sweep.add_to(app)
 doctor.add_to(app)
 

@@ -53,6 +53,8 @@ class ProtocolAttacks:
     """What ``hierbench eval`` runs unless told otherwise: quick."""
     headline: str
     """What a model's standing rests on: strong."""
+    required: tuple[str, ...]
+    """What a submission to the board brings at least, the headline among it."""
     norm: str
     parameters: Mapping[str, Mapping[str, Value]]
     """Settings by attack name, which may be a wildcard; a setting that an attack does not have passes it by."""
@@ -179,8 +181,8 @@ class _Reader:
         attack = self._table(
             "attack",
             top["attack"],
-            {"names": list, "default": str, "headline": str, "norm": str, "parameters": dict},
-            optional={"parameters"},
+            {"names": list, "default": str, "headline": str, "norm": str, "parameters": dict, "required": list},
+            optional={"parameters", "required"},
         )
         if top["name"] != self.path.stem:
             self._refuse("name", f"{top['name']!r} is not the file's name {self.path.stem!r}")
@@ -192,6 +194,9 @@ class _Reader:
         for key in ("default", "headline"):
             if attack[key] not in names:
                 self._refuse(f"attack.{key}", f"{attack[key]!r} is not among attack.names")
+        required = self._texts("attack.required", attack.get("required", [attack["headline"]]))
+        if attack["headline"] not in required or any(name not in names for name in required):
+            self._refuse("attack.required", "must be some of attack.names, the headline among them")
         parameters = attack.get("parameters", {})
         for name, table in parameters.items():
             where = f"attack.parameters.{name}"
@@ -221,6 +226,7 @@ class _Reader:
                 names=names,
                 default=attack["default"],
                 headline=attack["headline"],
+                required=required,
                 norm=attack["norm"],
                 parameters=parameters,
             ),
@@ -229,8 +235,14 @@ class _Reader:
             batch_size=top["batch_size"],
             severity_samples=top["severity_samples"],
             seen_split=top.get("seen_split"),
-            content_hash=digest_json({k: v for k, v in self.content.items() if k not in ("title", "description")}),
+            content_hash=self._content_hash(),
         )
+
+    def _content_hash(self) -> str:
+        """Hash of all that decides a figure: what a submission must bring does not."""
+        content = {key: value for key, value in self.content.items() if key not in ("title", "description")}
+        attack = {key: value for key, value in content["attack"].items() if key != "required"}
+        return digest_json({**content, "attack": attack})
 
     def _dataset(self, index: int, entry: Any) -> ProtocolDataset:
         where = f"dataset[{index}]"

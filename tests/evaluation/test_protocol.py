@@ -44,6 +44,17 @@ def test_which_protocol_is_meant() -> None:
         choose_protocol("tiny", None)
 
 
+def test_what_a_submission_must_bring_is_no_part_of_the_protocols_hash(tmp_path: Path) -> None:
+    text, path = DIGITS.read_text(encoding="utf-8"), tmp_path / "digits-v1.toml"
+    path.write_text(text.replace('required = ["leaf_pgd", ', "required = ["), encoding="utf-8")
+    given = PROTOCOLS.get("digits-v1")
+    fewer = load_protocol_file(path)
+    assert (len(given.attacks.required), len(fewer.attacks.required)) == (3, 2)
+    assert fewer.content_hash == given.content_hash
+    path.write_text(text.replace("steps = 20", "steps = 21"), encoding="utf-8")
+    assert load_protocol_file(path).content_hash != given.content_hash
+
+
 def test_a_shorter_list_of_the_protocols_own_is_no_deviation() -> None:
     assert plan(dataset="cifar100", limit=300).deviations == ()
     assert plan(dataset="cifar100").deviations == ()
@@ -137,6 +148,8 @@ def test_what_cannot_be_asked_for_is_one_clear_line(said: dict[str, object], wor
         ('norm = "linf"', 'norm = "l1"', "attack.norm"),
         ('default = "superclass_pgd"', 'default = "none"', "attack.default"),
         ('headline = "multilevel_apgd"', 'headline = "none"', "attack.headline"),
+        ('"superclass_pgd", "multilevel_apgd"]', '"superclass_pgd"]', "attack.required: must be some of attack.names"),
+        ('required = ["leaf_pgd"', 'required = ["fab"', "attack.required: must be some of attack.names"),
         ('[attack.parameters."*_pgd"]', "[attack.parameters]", "attack.parameters.steps: must be a table"),
         ('[attack.parameters."*_pgd"]', "[attack.parameters.fab]", "attack.parameters.fab: is none of attack.names"),
         ('default_eps = "32/255"', 'default_eps = "5/255"', "dataset[0].default_eps"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -62,3 +63,22 @@ def test_a_file_that_is_wrong_gets_one_line(folder: Path, reference: str, change
     done = hierbench(folder, "train", "--defence", reference)
     assert done.returncode != 0 and complaint in done.stderr and done.stderr.count("\n") == 1
     assert not (folder / "hierbench-models").exists()
+
+
+def test_the_example_submission_is_evaluated_packed_and_verified(tmp_path: Path) -> None:
+    """From a fresh clone to a verified submission of a new defence, by the page's own commands."""
+    (tmp_path / "smoothed.py").write_text(example("smoothed.py"), encoding="utf-8")
+    said = ""
+    for line in example("submission").strip().splitlines():
+        program, *arguments = shlex.split(line)
+        assert program == "hierbench"
+        if arguments[0] == "train":
+            arguments = [*arguments[:-1], "steps=6"]  # seconds in place of a minute; everything else as it stands
+        done = hierbench(tmp_path, *arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        said = done.stdout
+    package = tmp_path / "hierbench-board/submissions/digits-v1/smoothed.digits"
+    assert f"verified: {package.relative_to(tmp_path)} (1 of 1 records, 360 samples, 64 stored images)" in said
+    assert "not checked" not in said
+    card = json.loads((package / "submission.json").read_text(encoding="utf-8"))
+    assert card["title"] == "Smoothed TeCoA" and "digits leaf_pgd" not in card["left_out"] and card["left_out"]

@@ -49,6 +49,8 @@ class Heading(Part):
     """First n of the sample list; null is all of it."""
     verdicts_sha256: str
     """Hash of the run's own Parquet file of verdicts."""
+    rows: int | None = None
+    """The file is a sample: the first rows of its list alone; null is all of them."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,11 @@ class StoredImages:
     def identity(self) -> Identity:
         """The cell the images are of."""
         return self.heading.identity
+
+    @property
+    def limit(self) -> int | None:
+        """How much of the sample list to load to have exactly these images; None is all of it."""
+        return self.heading.limit if self.heading.rows is None else self.heading.rows
 
     @property
     def checksum(self) -> str:
@@ -181,7 +188,9 @@ def open_images(path: Path) -> StoredImages:
     identity = heading.identity
     if labels.min(initial=0) < 0 or labels.max(initial=0) >= identity.hierarchy.leaves:
         _refuse(path, f"a label is not one of the {identity.hierarchy.leaves} leaves")
-    if list_hash(ids, labels) != identity.dataset.sample_list_hash:
+    if heading.rows is not None and heading.rows != count:
+        _refuse(path, f"it says that it is a sample of {heading.rows} and holds {count}")
+    if heading.rows is None and list_hash(ids, labels) != identity.dataset.sample_list_hash:
         _refuse(path, "its sample ids and labels are not the list that its identity names")
     return StoredImages(
         tensors=tensors,

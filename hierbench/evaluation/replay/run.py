@@ -16,6 +16,7 @@ from hierbench.evaluation.environment import code_hash
 from hierbench.evaluation.identity import Arguments, AttackIdentity, Settings
 from hierbench.evaluation.observer import Observer
 from hierbench.evaluation.records import DepthScores, Record
+from hierbench.evaluation.replay.cut import first_rows
 from hierbench.evaluation.replay.file import StoredImages, open_images
 from hierbench.evaluation.replay.victim import ReplayVictim, judged_images, right_when_clean
 from hierbench.evaluation.request import Request
@@ -118,7 +119,7 @@ def _request(
         norm=attack.norm,
         scoring=attack.scoring,
         depths=attack.depths,
-        limit=stored.heading.limit,
+        limit=stored.limit,
         split=identity.dataset.split,
         template=identity.dataset.template,
         seed=environment.seed,
@@ -213,10 +214,10 @@ def _beside(stored: StoredImages) -> tuple[str, ...]:
         return ("no record lies beside the file, so that its verdicts were held against the model alone",)
     if digest_file(parquet) != stored.heading.verdicts_sha256:
         return ("the record beside the file is of another run",)
-    verdicts = read_verdicts(parquet)
-    unequal = _differing(verdicts.clean, stored.clean)
+    verdicts, count = read_verdicts(parquet), len(stored.ids)
+    unequal = _differing(first_rows(verdicts.clean, count), stored.clean)
     if stored.form == "float":
-        unequal += sum(_differing(v, stored.judged(d)) for d, v in verdicts.attacked.items())
+        unequal += sum(_differing(first_rows(v, count), stored.judged(d)) for d, v in verdicts.attacked.items())
     if unequal:
         stored.refuse(f"its verdicts are not those of the record beside it ({unequal} differ)")
     return ()
