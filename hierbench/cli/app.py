@@ -13,6 +13,7 @@ import typer
 from hierbench.cli import (
     board,
     compare,
+    convert,
     describe,
     doctor,
     evaluate,
@@ -59,6 +60,7 @@ def _options(
 
 evaluate.add_to(app)
 train.add_to(app)
+convert.add_to(app)
 pretrain.add_to(app)
 listing.add_to(app)
 hierarchy.add_to(app)

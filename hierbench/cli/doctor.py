@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from hierbench.cli.common import console
+from hierbench.cli.convert import BACKBONE_HELP, LAYOUT_HELP
 from hierbench.errors import ExitCode, HierbenchError, InputError
 
 if TYPE_CHECKING:
@@ -32,6 +33,8 @@ def add_to(app: typer.Typer) -> None:
 
 def doctor(
     model: Annotated[str | None, typer.Option(help="Model to check instead of this machine.")] = None,
+    backbone: Annotated[str | None, typer.Option(help=BACKBONE_HELP)] = None,
+    weights_layout: Annotated[str | None, typer.Option(help=LAYOUT_HELP)] = None,
     dataset: Annotated[str | None, typer.Option(help="Dataset.")] = None,
     tree: Annotated[str | None, typer.Option(help="Class tree of the dataset.")] = None,
     depth: Annotated[int | None, typer.Option(help="Depth to attack: 1 is the coarsest. [the leaves]")] = None,
@@ -54,6 +57,7 @@ def doctor(
     one sentence on what it means. Exit code 3 says that a check failed.
     """
     settings = {
+        "backbone": backbone, "weights_layout": weights_layout,
         "dataset": dataset, "tree": tree, "depth": depth, "scoring": scoring, "eps": eps, "norm": norm,
         "limit": limit, "split": split, "protocol": protocol, "batch_size": batch_size, "seed": seed, "device": device,
     }  # fmt: skip

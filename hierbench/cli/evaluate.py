@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hierbench.cli.common import console, read_numbers, read_settings
+from hierbench.cli.convert import BACKBONE_HELP, LAYOUT_HELP
 from hierbench.errors import ExitCode
+from hierbench.models.checkpoints.names import AUTO
 
 if TYPE_CHECKING:
     from hierbench.evaluation.records import Record
@@ -22,7 +24,11 @@ def add_to(app: typer.Typer) -> None:
 
 
 def evaluate(
-    model: Annotated[str, typer.Option(help="Model, or a wildcard such as 'hier_*'.")] = "clip",
+    model: Annotated[
+        str, typer.Option(help="Model, a wildcard such as 'hier_*', a model folder, a backbone or a checkpoint file.")
+    ] = "clip",
+    backbone: Annotated[str | None, typer.Option(help=BACKBONE_HELP)] = None,
+    weights_layout: Annotated[str, typer.Option(help=LAYOUT_HELP)] = AUTO,
     attack: Annotated[str | None, typer.Option(help="Attack, or a wildcard.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Dataset.")] = None,
     tree: Annotated[str | None, typer.Option(help="Class tree of the dataset.")] = None,
@@ -74,6 +80,8 @@ def evaluate(
     requests = [
         Request(
             model=one_model,
+            backbone=backbone,
+            weights_layout=None if weights_layout == AUTO else weights_layout,
             dataset=dataset,
             tree=tree,
             attack=one_attack,
@@ -107,7 +115,7 @@ def evaluate(
 
 
 def _is_pattern(name: str) -> bool:
-    return any(mark in name for mark in "*?[")
+    return any(mark in name for mark in "*?[") and not Path(name).exists()
 
 
 def _run(request: Request, team: Team, *, force: bool, quiet: bool) -> bool:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 CATALOGUES = {
     "models": "hierbench.models.catalogue:MODELS",
     "backbones": "hierbench.models.backbones:BACKBONES",
+    "published": "hierbench.models.published:PUBLISHED",
     "attacks": "hierbench.attacks.catalogue:ATTACKS",
     "defences": "hierbench.defences.catalogue:DEFENCES",
     "recipes": "hierbench.defences.recipe:RECIPES",
@@ -52,11 +53,11 @@ def list_names(
         if kind is None:
             out.print(f"{one}: {', '.join(name for name, _ in entries) or 'none'}", soft_wrap=True)
             continue
-        width = max((len(name) for name, _ in entries), default=0)
-        for name, entry in entries:
-            out.print(f"{name:{width}}  {summary(entry)}".rstrip(), soft_wrap=True)
+        _print_entries(entries)
         if one == "models":
             _print_exposures([entry for _, entry in entries])
+        if one == "backbones":
+            _print_published()
 
 
 def show(name: Annotated[str, typer.Argument(help="A name of any kind; of a tree: dataset/tree.")]) -> None:
@@ -76,6 +77,18 @@ def show(name: Annotated[str, typer.Argument(help="A name of any kind; of a tree
         lines = dataset_facts(entry) if kind == "datasets" else facts(entry)
         for label, value in lines + (defaults(entry) if kind == "defences" and name != "none" else []):
             out.print(f"  {label}: {value}", soft_wrap=True)
+
+
+def _print_entries(entries: list[tuple[str, Any]]) -> None:
+    width = max((len(name) for name, _ in entries), default=0)
+    for name, entry in entries:
+        console().print(f"{name:{width}}  {summary(entry)}".rstrip(), soft_wrap=True)
+
+
+def _print_published() -> None:
+    """Name the models that others published apart from the shipped backbones: these are fetched when they are used."""
+    console().print("\npublished by others, fetched from the Hub when used (hierbench show NAME):", soft_wrap=True)
+    _print_entries(list(catalogue("published").items()))
 
 
 def _print_exposures(models: list[ModelSpec]) -> None:
@@ -99,9 +112,16 @@ def summary(entry: object) -> str:
     for attribute in ("summary", "title"):
         text = getattr(entry, attribute, None)
         if isinstance(text, str) and text:
-            marks = dataset_marks(entry)
+            marks = dataset_marks(entry) or published_marks(entry)
             return f"{text} [{', '.join(marks)}]" if marks else text
     return ""
+
+
+def published_marks(entry: object) -> list[str]:
+    """Return ``unconfirmed`` of a published model of which something was not seen in a public source."""
+    from hierbench.models.published import PublishedModel
+
+    return ["unconfirmed"] if isinstance(entry, PublishedModel) and not entry.confirmed else []
 
 
 def dataset_marks(entry: object) -> list[str]:

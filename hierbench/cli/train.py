@@ -24,7 +24,9 @@ def train(
         str | None, typer.Option(help="Recipe: its name, or a .toml file. [VARIANT/DEFENCE, if there is one]")
     ] = None,
     dataset: Annotated[str | None, typer.Option(help="Dataset to train on. [the protocol's]")] = None,
-    backbone: Annotated[str | None, typer.Option(help="Backbone to start from. [the protocol's]")] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Backbone to start from, such as ViT-B-32-quickgelu/openai. [the protocol's]")
+    ] = None,
     tree: Annotated[list[str] | None, typer.Option(help="Trees, or wildcards; several make a forest.")] = None,
     eps: Annotated[str | None, typer.Option(help="Radius of the inner attack. [the protocol's]")] = None,
     norm: Annotated[str | None, typer.Option(help="linf or l2. [the recipe's]")] = None,

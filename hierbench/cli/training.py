@@ -120,7 +120,6 @@ def run_training(request: TrainRequest, *, report: PhaseReport, should_stop: Cal
     from hierbench.evaluation.storage import make_folder
     from hierbench.hierarchy.catalogue import load_forest, load_hierarchy
     from hierbench.hierarchy.tree import Forest
-    from hierbench.models.backbones import BACKBONES
     from hierbench.models.load import load_model
     from hierbench.models.storage import save_model
     from hierbench.processes import own_device
@@ -130,11 +129,6 @@ def run_training(request: TrainRequest, *, report: PhaseReport, should_stop: Cal
     defence.load()
     if recipe.norm not in NORMS:
         raise InputError(f"--norm: {recipe.norm!r} is none of {', '.join(NORMS)}")
-    if request.backbone is None and recipe.backbone not in BACKBONES and not recipe.backbone.startswith("local-dir:"):
-        raise InputError(
-            f"recipe {recipe.name} starts from {recipe.backbone}, which is not shipped: give its folder, in "
-            "open_clip's layout, with --backbone local-dir:FOLDER"
-        )
     spec = get_spec(recipe.dataset)
     eps = parse_eps(recipe.eps, norm=recipe.norm, name="--eps:")
     settings, training = split_settings(
@@ -146,9 +140,12 @@ def run_training(request: TrainRequest, *, report: PhaseReport, should_stop: Cal
     else:
         forest = Forest((load_hierarchy(spec.tree_dataset, None, classes=spec.class_ids),))
     name = f"{recipe.defence}.{recipe.variant}"
-    folder = make_folder(request.out or Path(MODELS_FOLDER) / name)
     device = own_device(str(choose_device(request.device)))
-    model = load_model("clip", backbone=recipe.backbone, device=device)
+    try:
+        model = load_model("clip", backbone=recipe.backbone, device=device)
+    except InputError as error:
+        raise InputError(f"recipe {recipe.name} starts from {recipe.backbone}: {error}") from None
+    folder = make_folder(request.out or Path(MODELS_FOLDER) / name)
     images = load_images(recipe.dataset, split="train", limit=request.limit, root=request.data_root)
     watched = (
         load_images(recipe.dataset, split="heldout", root=request.data_root) if training.validation_images else None

@@ -216,6 +216,7 @@ def safe_name(text: str) -> str:
 def cell_name(identity: Identity, *, seed: int, batch_size: int) -> str:
     """Return the stem of a cell's files: readable parts, then a hash over every setting that tells cells apart."""
     content = identity.model_dump(mode="json", exclude={"cell": True, "protocol": {"hash", "deviations", "custom"}})
+    content["model"]["activation"] = None  # the weights hash has it: records from before it was said keep their cells
     attack = identity.attack
     radius = attack.eps.replace("/", "_")
     parts = [identity.dataset.name, identity.hierarchy.name, attack.name, attack.scoring, f"{attack.norm}-{radius}"]

@@ -32,6 +32,8 @@ _SEED = 0x5EED_0F_D0C7  # unlike any seed a model would set, so that a model tha
 def diagnose(
     model: str | ZeroShotModel = "clip",
     *,
+    backbone: str | None = None,
+    weights_layout: str | None = None,
     dataset: str | None = None,
     tree: str | None = None,
     depth: int | None = None,
@@ -50,6 +52,7 @@ def diagnose(
 ) -> Diagnosis:
     """Run the trust checks on a model by name, or a loaded one, over the first ``limit`` samples of a data set.
 
+    ``backbone`` and ``weights_layout`` are those of a checkpoint file: see ``evaluate``.
     ``depth`` is the depth attacked (the leaves by default), ``eps`` in pixel units of [0, 1]; what is not said is the
     protocol's. ``report`` hears what is being done. Everything is deterministic. Raises ``InputError`` naming what is
     wrong with the arguments. METHODS.md 7.
@@ -60,6 +63,8 @@ def diagnose(
 
     request = Request(
         model=model if isinstance(model, str) else model.name,
+        backbone=backbone,
+        weights_layout=weights_layout,
         dataset=dataset,
         tree=tree,
         scoring=scoring,

@@ -35,8 +35,11 @@ from hierbench.evaluation.replay.form import read_form
 from hierbench.evaluation.request import RESULTS_FOLDER, Plan, Request, choose_hierarchy, make_plan, spell_eps
 from hierbench.evaluation.storage import digest_bytes, digest_json
 from hierbench.evaluation.victim import EngineVictim
+from hierbench.models.backbones import RANDOM
 from hierbench.models.binding import bind
-from hierbench.models.catalogue import UNDEFENDED, resolve_model
+from hierbench.models.catalogue import UNDEFENDED, ModelSpec, resolve_model
+from hierbench.models.checkpoints.names import AUTO
+from hierbench.models.facts import towers as facts_of
 from hierbench.models.load import load_model
 from hierbench.paths import data_dir
 from hierbench.processes import own_device
@@ -60,7 +63,12 @@ def prepare_cell(request: Request, *, model: ZeroShotModel | None = None) -> Cel
     if model is None:
         named = UNDEFENDED if request.model == "none" else request.model
         entry = resolve_model(named, plan.protocol.variant)
-        model = load_model(entry, backbone=plan.protocol.backbone, device=str(device))
+        model = load_model(
+            entry,
+            backbone=_backbone(request, entry, plan.protocol.backbone),
+            weights_layout=request.weights_layout or AUTO,
+            device=str(device),
+        )
     model = model.to(device).eval()
     bound: Any = bind(model, hierarchy, template=plan.template)
     facts: Mapping[str, Value] = {}
@@ -101,7 +109,7 @@ def prepare_cell(request: Request, *, model: ZeroShotModel | None = None) -> Cel
     out = Path(request.out) if request.out is not None else Path(RESULTS_FOLDER)
     return Cell(
         identity=identity.model_copy(update={"cell": name}),
-        arguments=Arguments(given=request.given(), resolved=_resolved(plan, identity, device)),
+        arguments=Arguments(given=request.given(), resolved=_resolved(plan, identity, device) | _towers(model)),
         environment=environment,
         images=images,
         hierarchy=hierarchy,
@@ -110,9 +118,29 @@ def prepare_cell(request: Request, *, model: ZeroShotModel | None = None) -> Cel
         folder=out / safe_name(plan.protocol.name) / safe_name(model.name),
         text=lambda: TextFacts(model.text_forwards, victim.refused_texts()),
         seen=_seen(plan.dataset, model, seen_name),
-        notes=(*images.notes, *(() if fitter is None else (fitter.given.source,))),
+        notes=(*images.notes, *(() if fitter is None else (fitter.given.source,)), *_weights_notes(model)),
         store_images=form,
     )
+
+
+def _backbone(request: Request, entry: ModelSpec, protocols: str) -> str | None:
+    """Return the backbone that a model may need to be told: the protocol's is what the undefended model is, no more."""
+    if request.backbone is None:
+        return protocols if entry.name == UNDEFENDED else None
+    if entry.backbone is not None and entry.folder is None:
+        raise InputError(f"--backbone: --model {request.model} is a backbone itself; give one of the two")
+    return request.backbone
+
+
+def _towers(model: ZeroShotModel) -> Settings:
+    """Return what is resolved about the towers: activation, sizes, where the weights came from."""
+    return {f"model.{name}": value for name, value in facts_of(model).items()} if hasattr(model, "clip") else {}
+
+
+def _weights_notes(model: ZeroShotModel) -> tuple[str, ...]:
+    weights = model.info.weights or ""
+    said = f"backbone {model.backbone}: weights {weights}; accuracies of it say nothing, only the cost does"
+    return (said,) if weights.startswith(RANDOM) else ()
 
 
 def _engine(name: str) -> str:
@@ -175,6 +203,7 @@ def _identity(
             defence=info.defence,
             trained_on=info.trained_on,
             head=model.head.kind,
+            activation=getattr(model, "activation", None),
             parameters=sum(parameter.numel() for parameter in model.parameters()),
             training=plain_settings(info.settings),
             guards=info.guards or None,

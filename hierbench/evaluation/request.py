@@ -24,6 +24,10 @@ class Request:
     """What was said; None everywhere else means the protocol's value."""
 
     model: str = "clip"
+    backbone: str | None = None
+    """What a checkpoint file was trained from, or which backbone ``clip`` is."""
+    weights_layout: str | None = None
+    """How the tensors of a checkpoint file lie; None finds it out."""
     dataset: str | None = None
     tree: str | None = None
     attack: str | None = None

@@ -39,6 +39,8 @@ Found = TypeVar("Found", CleanVerdicts, AttackVerdicts)
 def evaluate(
     model: str | ZeroShotModel = "clip",
     *,
+    backbone: str | None = None,
+    weights_layout: str | None = None,
     dataset: str | None = None,
     tree: str | None = None,
     attack: str | None = None,
@@ -66,7 +68,9 @@ def evaluate(
     """Attack a model over a dataset and return the record, which is also written beside its verdicts.
 
     What is not said is the protocol's: without ``protocol`` the first one that has the dataset, without both
-    ``digits-v1``. ``model`` is a name (a bare defence means the protocol's variant) or a loaded model. ``eps`` is a
+    ``digits-v1``. ``model`` is a name (a bare defence means the protocol's variant), a model folder, a backbone, a
+    checkpoint file (then ``backbone`` says what it was trained from, and ``weights_layout`` how its tensors lie if that
+    is not found out), or a loaded model. ``eps`` is a
     fraction or a number in pixel units of [0, 1]; ``depths`` are 1 (coarsest) to D (leaves); ``settings`` are the
     attack's own, such as ``{"steps": 50}``. Results go to ``<out>/<protocol>/<model>/``; a finished cell is read unless
     ``force``, an interrupted one goes on from its journal. ``search_precision`` (``fp32``, ``tf32``, ``bf16``) is the
@@ -79,6 +83,8 @@ def evaluate(
 
     request = Request(
         model=model if isinstance(model, str) else model.name,
+        backbone=backbone,
+        weights_layout=weights_layout,
         dataset=dataset,
         tree=tree,
         attack=attack,

@@ -1,27 +1,38 @@
-"""Backbones: an architecture with its pre-trained weights, loaded through open_clip."""
+"""Backbones: an architecture with its pre-trained weights, by name; nothing here loads a tensor until it is asked."""
 
 from __future__ import annotations
 
-import json
-import logging
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Literal
 
 from hierbench.errors import HierbenchError, InputError
 from hierbench.paths import data_dir
-from hierbench.registry import Registry
+from hierbench.registry import Registry, UnknownNameError
 
 if TYPE_CHECKING:
     from hierbench.models.zeroshot import ZeroShotModel
 
 WEIGHTS_FILE = "open_clip_model.safetensors"
+PICKLED_FILE = "open_clip_pytorch_model.bin"
 CONFIG_FILE = "open_clip_config.json"
+LOCAL, HUB = "local-dir:", "hf-hub:"
+RANDOM = "random, never trained"
+"""How the source of such weights begins, wherever it is said."""
+FORMS = (
+    "ARCHITECTURE/TAG such as ViT-B-32-quickgelu/openai, hf-hub:ORG/NAME, local-dir:FOLDER, ARCHITECTURE/random, "
+    "or one of 'hierbench list backbones'"
+)
+_PART = r"[A-Za-z0-9][A-Za-z0-9_.-]*"
+_TAGGED = re.compile(rf"({_PART})/({_PART})\Z")
+_ON_HUB = re.compile(rf"({_PART}/{_PART})(?:@([A-Za-z0-9_./-]+))?\Z")
+_RANDOM = re.compile(r"random(?:-(\d{1,9}))?\Z")
 
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """A backbone by name; ``source`` is what open_clip loads (here always a folder in its ``local-dir:`` layout)."""
+    """A shipped backbone: a folder in the layout that open_clip calls ``local-dir:``."""
 
     name: str
     summary: str
@@ -43,75 +54,72 @@ def _fill(registry: Registry[BackboneSpec]) -> None:
 BACKBONES: Registry[BackboneSpec] = Registry("backbone", fill=_fill)
 
 
-def load_clip(folder: Path) -> tuple[Any, Any, Any]:
-    """Return (open_clip model fp32 in eval mode, tokenizer, PixelInput) from a ``local-dir:`` folder.
+@dataclass(frozen=True)
+class BackboneName:
+    """A backbone's name, taken apart; whether open_clip knows the architecture and the tag shows when it is loaded."""
 
-    Raises ``InputError`` naming the file that is missing, damaged or of another shape. Reads safetensors only.
+    name: str
+    kind: Literal["folder", "hub", "tag", "random"]
+    place: str
+    """The folder, the Hub repository or the architecture."""
+    detail: str | None = None
+    """The tag, the Hub revision or the seed."""
+
+
+def parse_backbone(name: str) -> BackboneName:
+    """Return what a backbone's name means; a bare architecture and any other form are an ``InputError``.
+
+    >>> parse_backbone("RN50-quickgelu/openai")
+    BackboneName(name='RN50-quickgelu/openai', kind='tag', place='RN50-quickgelu', detail='openai')
+    >>> parse_backbone("ViT-B-32/random").kind, parse_backbone("hf-hub:chs20/fare2-clip").place
+    ('random', 'chs20/fare2-clip')
     """
-    from safetensors import SafetensorError, safe_open
-
-    from hierbench.models.pixels import PixelInput
-
-    for name in (CONFIG_FILE, WEIGHTS_FILE):
-        if not (folder / name).is_file():
-            raise InputError(f"backbone: {folder / name} is missing; the folder needs {CONFIG_FILE} and {WEIGHTS_FILE}")
-    import open_clip
-
-    try:
-        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-        model_config, preprocess = config["model_cfg"], config["preprocess_cfg"]
-        context_length = int(model_config["text_cfg"]["context_length"])
-        size = model_config["vision_cfg"]["image_size"]
-        pixels = PixelInput(int(size), tuple(preprocess["mean"]), tuple(preprocess["std"]))
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"backbone: {folder / CONFIG_FILE} is not an open_clip configuration ({error})") from None
-    try:
-        with safe_open(str(folder / WEIGHTS_FILE), framework="pt") as tensors:
-            state = {key: tensors.get_tensor(key).float() for key in tensors.keys()}  # noqa: SIM118 (not a dict)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"backbone: {folder / WEIGHTS_FILE} is not a readable safetensors file ({error})") from None
-    level = logging.getLogger().level
-    logging.getLogger().setLevel(logging.ERROR)  # open_clip announces on the root logger that weights are random
-    try:
-        clip = open_clip.create_model(f"local-dir:{folder}", load_weights=False)
-        tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}", context_length=context_length)
-    except (RuntimeError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"backbone: open_clip cannot build {folder / CONFIG_FILE} ({error})") from None
-    finally:
-        logging.getLogger().setLevel(level)
-    load_strictly(clip, state, where=folder / WEIGHTS_FILE)
-    return clip.eval(), tokenizer, pixels
+    if name.startswith(LOCAL):
+        return BackboneName(name, "folder", name.removeprefix(LOCAL))
+    if name.startswith(HUB):
+        found = _ON_HUB.match(name.removeprefix(HUB))
+        if found is None:
+            raise InputError(f"backbone {name!r}: after hf-hub: comes ORG/NAME, or ORG/NAME@REVISION")
+        return BackboneName(name, "hub", found[1], found[2])
+    if name in BACKBONES:
+        return BackboneName(name, "folder", str(BACKBONES.get(name).folder))
+    tagged = _TAGGED.match(name)
+    if tagged is None:
+        raise UnknownNameError(f"unknown backbone {name!r}: {BACKBONES.suggest(name)} (a backbone is {FORMS})")
+    seed = _RANDOM.match(tagged[2])
+    if seed is not None:
+        return BackboneName(name, "random", tagged[1], seed[1] or "0")
+    return BackboneName(name, "tag", tagged[1], tagged[2])
 
 
-def load_strictly(module: Any, state: dict[str, Any], *, where: Path) -> None:
-    """Load tensors into a module; a missing, unexpected or misshapen one raises ``InputError`` naming it."""
-    own = module.state_dict()
-    missing = sorted(set(own) - set(state))
-    unexpected = sorted(set(state) - set(own))
-    if missing or unexpected:
-        first = f"lacks {missing[0]!r}" if missing else f"has {unexpected[0]!r}, which the model lacks"
-        raise InputError(f"{where}: {first} ({len(missing)} missing, {len(unexpected)} unexpected)")
-    for name, tensor in state.items():
-        if own[name].shape != tensor.shape:
-            raise InputError(f"{where}: {name} is {tuple(tensor.shape)}; the model wants {tuple(own[name].shape)}")
-    module.load_state_dict(state)
+def is_backbone(name: str) -> bool:
+    """Return whether a name has the form of a backbone's; a file or a folder of that name comes first.
+
+    >>> is_backbone("ViT-B-32/random"), is_backbone("./runs/last"), is_backbone("tecoa")
+    (True, False, False)
+    """
+    if name.startswith((LOCAL, HUB)) or name in BACKBONES:
+        return True
+    return _TAGGED.match(name) is not None and not Path(name).exists()
 
 
-def load_backbone(name: str) -> ZeroShotModel:
-    """Return a backbone as the undefended model ``clip``: its own towers, cosine head at its own logit scale.
+def load_backbone(name: str, *, called: str = "clip") -> ZeroShotModel:
+    """Return a backbone as an undefended model named ``called``: its own towers, cosine head at its own logit scale.
 
-    ``name`` is a backbone of the registry or ``local-dir:<folder>``.
+    ``name`` is a shipped backbone, ``ARCHITECTURE/TAG`` of open_clip, ``hf-hub:ORG/NAME``, ``local-dir:FOLDER``, or
+    ``ARCHITECTURE/random`` (``random-SEED``; the seed is 0) for weights that were never trained. Weights that are not
+    on this disk are fetched. Raises ``InputError`` naming what is missing, damaged, ambiguous or not to be fetched.
     """
     from hierbench.models.heads import CosineHead
+    from hierbench.models.towers import load_towers
     from hierbench.models.zeroshot import ModelInfo, ZeroShotModel
 
-    folder = Path(name.removeprefix("local-dir:")) if name.startswith("local-dir:") else BACKBONES.get(name).folder
-    clip, tokenizer, pixels = load_clip(folder)
-    scale = getattr(clip, "logit_scale", None)
+    towers = load_towers(parse_backbone(name))
+    scale = getattr(towers.clip, "logit_scale", None)
     if scale is None:
         raise HierbenchError(f"backbone {name}: it has no logit scale")
     head = CosineHead(logit_scale=float(scale.detach()))
-    info = ModelInfo(name="clip", defence="none", variant="", backbone=name)
-    for parameter in clip.parameters():
+    info = ModelInfo(name=called, defence="none", variant="", backbone=name, weights=towers.source)
+    for parameter in towers.clip.parameters():
         parameter.requires_grad_(False)
-    return ZeroShotModel(info=info, clip=clip, tokenizer=tokenizer, pixels=pixels, head=head)
+    return ZeroShotModel(info=info, clip=towers.clip, tokenizer=towers.tokenizer, pixels=towers.pixels, head=head)

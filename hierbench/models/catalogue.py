@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hierbench.errors import InputError
+from hierbench.models.backbones import BACKBONES, HUB, LOCAL, is_backbone, parse_backbone
+from hierbench.models.checkpoints.names import SUFFIXES
 from hierbench.models.storage import MODEL_FILE, read_description
 from hierbench.paths import data_dir
 from hierbench.registry import Registry, UnknownNameError
@@ -16,7 +18,7 @@ UNDEFENDED = "clip"
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """A model by name; ``folder`` is None for the undefended backbone."""
+    """A model by name; ``folder`` is None for an undefended backbone and for a checkpoint file."""
 
     name: str
     defence: str
@@ -25,6 +27,8 @@ class ModelSpec:
     trained_on: str | None
     folder: Path | None
     summary: str = ""
+    checkpoint: Path | None = None
+    """Somebody else's weights file; what it was trained from is said beside it."""
 
 
 def spec_from_folder(folder: Path) -> ModelSpec:
@@ -54,25 +58,51 @@ MODELS: Registry[ModelSpec] = Registry("model", fill=_fill)
 
 
 def resolve_model(name: str, variant: str | None = None) -> ModelSpec:
-    """Return the entry a name means: itself, the protocol's variant of a bare defence name, or a model folder.
+    """Return the entry a name means.
 
-    >>> resolve_model("clip").defence
-    'none'
+    In this order: a model of the registry, the protocol's variant of a bare defence name, a model folder, a checkpoint
+    file, an undefended backbone in any form of ``load_backbone``. Anything else is an ``InputError``.
+
+    >>> resolve_model("clip").defence, resolve_model("ViT-B-32/random").backbone
+    ('none', 'ViT-B-32/random')
     """
     if name in MODELS:
         return MODELS.get(name)
     if variant is not None and f"{name}.{variant}" in MODELS:
         return MODELS.get(f"{name}.{variant}")
-    if "/" in name or "\\" in name or Path(name).is_dir():
+    if not name.startswith((LOCAL, HUB)) and name not in BACKBONES:
+        path = Path(name)
+        if path.is_dir():
+            return spec_from_folder(path)
+        if path.is_file() or name.endswith(SUFFIXES):
+            return _spec_from_file(path)
+    if is_backbone(name):
+        parse_backbone(name)
+        return ModelSpec(_called(name), "none", "", name, None, None, f"backbone {name}, undefended")
+    if "/" in name or "\\" in name:
         return spec_from_folder(Path(name))
     others = [m for m in MODELS.names() if m.startswith(f"{name}.")]
     if others:
         raise InputError(f"model {name!r} has no variant {variant!r}; it has {', '.join(others)}")
-    raise UnknownNameError(f"unknown model {name!r}: {MODELS.suggest(name)}")
+    raise UnknownNameError(
+        f"unknown model {name!r}: {MODELS.suggest(name)} (a folder, a checkpoint file, or a backbone such as "
+        "ViT-B-32-quickgelu/openai will do too)"
+    )
+
+
+def _spec_from_file(path: Path) -> ModelSpec:
+    if not path.is_file():
+        raise InputError(f"--model: {path} is not there; a checkpoint is a file, a model of hierbench's a folder")
+    return ModelSpec(path.name, "unstated", "", None, None, None, f"checkpoint {path.name}", checkpoint=path)
+
+
+def _called(backbone: str) -> str:
+    """Return the name of an undefended backbone as a model: its own, of a folder the last part of its path."""
+    return Path(backbone.removeprefix(LOCAL)).resolve().name if backbone.startswith(LOCAL) else backbone
 
 
 def match_models(pattern: str, variant: str | None = None) -> list[ModelSpec]:
     """Return the entries a wildcard pattern matches; bare defence names count as the protocol's variant."""
-    if not any(mark in pattern for mark in "*?["):
+    if not any(mark in pattern for mark in "*?[") or Path(pattern).exists():
         return [resolve_model(pattern, variant)]
     return [MODELS.get(name) for name in MODELS.match(pattern)]

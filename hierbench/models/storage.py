@@ -90,16 +90,21 @@ def read_description(folder: Path) -> dict[str, Any]:
         if not isinstance(content.get(field), str):
             raise InputError(f"{path}: field {field!r} should be text")
     for field in ("name", "defence"):
-        if not _NAME.match(content[field]):
-            raise InputError(f"{path}: field {field!r} should be letters, digits, '_', '.', '+' or '-'")
+        check_name(f"{path}: field {field!r}", content[field])
     if not isinstance(content.get("head"), dict):
         raise InputError(f"{path}: field 'head' should be an object")
     return content
 
 
+def check_name(where: str, name: str) -> None:
+    """Refuse a name that a model folder may not have; ``where`` is the field or flag it came from."""
+    if not _NAME.match(name):
+        raise InputError(f"{where} should be letters, digits, '_', '.', '+' or '-'")
+
+
 def info_of(content: dict[str, Any]) -> ModelInfo:
     """Return the model's own description from ``model.json``."""
-    from hierbench.models.zeroshot import ModelInfo
+    from hierbench.models.zeroshot import CheckpointSource, ModelInfo
 
     return ModelInfo(
         name=content["name"],
@@ -112,15 +117,17 @@ def info_of(content: dict[str, Any]) -> ModelInfo:
         guards={str(k): float(v) for k, v in dict(content.get("guards") or {}).items()},
         guard_flags=tuple(str(flag) for flag in content.get("guard_flags") or ()),
         backbone_hash=content["backbone_hash"],
+        weights=None if content.get("weights") is None else str(content["weights"]),
+        checkpoint=None if content.get("checkpoint") is None else CheckpointSource(**content["checkpoint"]),
     )
 
 
 def read_model(folder: Path, *, backbone: str | None = None) -> ZeroShotModel:
     """Return the model of a folder: its backbone, with the stored tensors in place of the backbone's.
 
-    ``backbone`` says where to find it when it is a folder of the user's: a path in ``model.json`` is never
-    followed. Checks the backbone's hash, every tensor's name and shape, and the hash of the result; the files are
-    never unpickled.
+    ``backbone`` says where to find it when it is a folder of the user's, or when a local copy stands in for the Hub's:
+    a path in ``model.json`` is never followed. Checks the backbone's hash, every tensor's name and shape, and the hash
+    of the result; the files are never unpickled.
     """
     import torch
     from safetensors import SafetensorError, safe_open
@@ -133,13 +140,14 @@ def read_model(folder: Path, *, backbone: str | None = None) -> ZeroShotModel:
         info = info_of(content)
     except (TypeError, ValueError):
         raise InputError(
-            f"{folder / MODEL_FILE}: fields 'settings', 'guards' and 'guard_flags' are not as written"
+            f"{folder / MODEL_FILE}: fields 'settings', 'guards', 'guard_flags' and 'checkpoint' are not as written"
         ) from None
     if info.backbone.startswith("local-dir:") and backbone is None:
         raise InputError(
             f"{folder / MODEL_FILE}: its backbone is a folder; name that with --backbone local-dir:<folder>"
         )
-    model = load_backbone(backbone if info.backbone.startswith("local-dir:") and backbone else info.backbone)
+    local = backbone is not None and any(name.startswith("local-dir:") for name in (info.backbone, backbone))
+    model = load_backbone(backbone if local and backbone else info.backbone)
     if model.weights_hash != content["backbone_hash"]:
         raise InputError(f"{folder / MODEL_FILE}: made from another {info.backbone} (backbone_hash differs)")
     path = folder / DELTA_FILE

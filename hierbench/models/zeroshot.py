@@ -5,18 +5,43 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from hierbench.models import facts
 from hierbench.models.heads import Head
 from hierbench.models.pixels import PixelInput
 from hierbench.models.text import hidden_features, projection
 
 TEXT_BATCH = 256
 """Prompts are encoded in batches of this size, always in the given order."""
+
+
+@dataclass(frozen=True)
+class CheckpointSource:
+    """The file that a model's tensors came from."""
+
+    file: str
+    """Its name, without the folder it lay in."""
+    sha256: str
+    container: str
+    """Format of the file: ``safetensors``, ``torch``."""
+    layout: str
+    """How the tensors lay in it: see ``models.checkpoints.names``."""
+    stored_as: str
+    """Types of its floating numbers; in memory all are float32."""
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not isinstance(value, str):
+                raise TypeError(f"checkpoint: {name} should be text")
+
+    def as_dict(self) -> dict[str, str]:
+        """Return the fields by name."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -38,6 +63,10 @@ class ModelInfo:
     """Those of them that are beyond their limits."""
     backbone_hash: str | None = None
     """Content hash of the backbone it was made from."""
+    weights: str | None = None
+    """Where the backbone's weights came from, in words, where its name does not say it all."""
+    checkpoint: CheckpointSource | None = None
+    """The file the tensors came from, where it was somebody else's."""
 
 
 class ZeroShotModel(nn.Module):
@@ -140,15 +169,23 @@ class ZeroShotModel(nn.Module):
         self._hidden.clear()
 
     @property
+    def activation(self) -> str:
+        """Non-linearity of the towers, read from their modules."""
+        return facts.activation(self.clip)
+
+    @property
     def weights_hash(self) -> str:
-        """Content hash of everything the answer depends on: tensors by name, head and pixel settings."""
+        """Content hash of all the answer depends on: tensors by name, head, pixel settings, QuickGELU where it is."""
         digest = hashlib.sha256()
-        settings = {
+        settings: dict[str, Any] = {
             "head": self.head.config(),
             "size": self.pixels.size,
             "mean": self.pixels.mean.flatten().tolist(),
             "std": self.pixels.std.flatten().tolist(),
         }
+        hidden = facts.hidden_activation(self.clip)
+        if hidden is not None:
+            settings["activation"] = hidden
         digest.update(json.dumps(settings, sort_keys=True).encode())
         tensors = {f"clip.{k}": v for k, v in self.clip.state_dict().items()}
         tensors |= {f"head.{k}": v for k, v in self.head.state_dict().items()}
