@@ -179,7 +179,9 @@ def test_a_note_cannot_lead_out_of_the_results(swept: tuple[Path, Path], tmp_pat
     assert look_up(plan)[1].state == "missing"
 
 
-def test_a_cell_that_fails_is_noted_and_the_others_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cell_that_fails_is_noted_and_the_others_go_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     text = SMALL.replace('["clip", "tecoa"]', '["clip"]').replace("limit = 4", "limit = 4\ndepths = [3]")
     text += '[[cells]]\nmodels = ["clip"]\nattacks = ["leaf_pgd"]\nlimit = 4\ndepths = [9]\n'
     text += '[[cells]]\nmodels = ["clip"]\nattacks = ["leaf_pgd"]\nlimit = 2\nbatch_size = 8\n'
@@ -190,6 +192,7 @@ def test_a_cell_that_fails_is_noted_and_the_others_go_on(tmp_path: Path, capsys:
     assert said.count(": done") == 3
     states = look_up(read_plan(path, out=out))
     assert [s.state for s in states] == ["done", "done", "failed", "done"]
+    monkeypatch.setenv("COLUMNS", "200")
     assert run(["sweep", "status", str(path), "--out", str(out)]) == 0
     shown = capsys.readouterr().out
     assert "--depth: 9 does not exist" in shown
