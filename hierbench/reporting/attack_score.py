@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hierbench.board.ledger import Placed
 from hierbench.errors import InputError
-from hierbench.evaluation.records import DepthScores, Proportion
+from hierbench.evaluation.records import DepthScores, Proportion, TransferCell
 from hierbench.reporting.comparable import SAME_GROUND, check_comparable
 from hierbench.reporting.grid import GREY, remarks
 from hierbench.reporting.labels import ball
@@ -75,7 +75,9 @@ def attack_score_report(placed: Sequence[Placed], *, scorings: Sequence[str] = S
 
 def _block(found: Placed, model: str, attack: str, scorings: Sequence[str], depths: Sequence[int]) -> list[Line]:
     record = found.record
-    cells = {(c.scoring, c.attack_depth, c.score_depth): c for c in record.transfer}
+    cells: dict[tuple[str, int, int], TransferCell] = {}
+    for cell in record.transfer:
+        cells[cell.scoring, cell.attack_depth, cell.score_depth] = cell
     grey = {entry.depth: is_grey(entry) for entry in record.depths}
     clean = (proportion_value(_clean(entry, scoring)) for scoring in scorings for entry in record.depths)
     block: list[Line] = [(Value(model), Value(attack), Value("clean"), *clean)]
@@ -83,9 +85,9 @@ def _block(found: Placed, model: str, attack: str, scorings: Sequence[str], dept
         line = []
         for scoring in scorings:
             for depth in depths:
-                cell = cells.get((scoring, aimed, depth))
-                mark = BOUNDED if cell is not None and cell.implied else ""
-                line.append(proportion_value(None if cell is None else cell.robust, grey=grey[depth], mark=mark))
+                shown = cells.get((scoring, aimed, depth))
+                mark = BOUNDED if shown is not None and shown.implied else ""
+                line.append(proportion_value(None if shown is None else shown.robust, grey=grey[depth], mark=mark))
         at = "all depths" if record.identity.attack.pooled else f"depth {aimed}"
         block.append((Value(""), Value(""), Value(at), *line))
     return block

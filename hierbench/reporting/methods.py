@@ -22,6 +22,7 @@ from hierbench.reporting.grid import (
     stacked,
 )
 from hierbench.reporting.labels import ball
+from hierbench.reporting.ranks import Line
 from hierbench.reporting.reported import Reported, add_reported, reported_rows
 from hierbench.reporting.rows import share_columns
 from hierbench.reporting.standings import DepthFigures, Shown, attack_names, figures, standings_of, trusted
@@ -90,7 +91,8 @@ def methods_depths_report(
     threats = [ball(first_record(next(s for s in standings if s.ground == g)), word=" eps") for g in grounds]
     dataset = first.identity.dataset.name
     title = f"Accuracy (%) on {dataset} by depth of tree {tree.name}, {', '.join(threats)}"
-    blocks, rows, above = [], [], []
+    blocks, rows = [], []
+    above: list[Line] = []
     for ground, threat in zip(grounds, threats, strict=True):
         members = [s for s in standings if s.ground == ground]
         found: dict[int, dict[Key, DepthFigures]] = {depth: {} for depth in wanted}

@@ -118,7 +118,7 @@ def add_reported(
     sources: dict[str, int] = {}
     rows: list[Line] = []
     for key, robust in sorted(lines.items()):
-        *whose, metric, eps = key
+        whose, (metric, eps) = key[:-2], key[-2:]
         number = sources.setdefault(_source(whose, metric, eps), len(sources) + 1)
         values = []
         for name in datasets:
