@@ -11,6 +11,7 @@ from typing import Literal, cast
 import numpy as np
 
 from hierbench.board.card import ATTACK_FILE, CARD_FILE, AttackCard
+from hierbench.board.kinds import kind_of
 from hierbench.board.ledger import Entry, Placed, Standing, read_board, read_card
 from hierbench.errors import InputError
 from hierbench.evaluation.records import DepthScoring, Proportion, Record
@@ -88,7 +89,12 @@ def _credit(path: Path) -> AttackCard | None:
 
 
 def trusted(placed: Iterable[Placed]) -> tuple[list[Placed], list[str]]:
-    """Return the records whose figures may be used, and a note on each that failed its checks."""
+    """Return the records whose figures may be used together, and a note on each that is left out.
+
+    A record that failed its checks is, and so is an attack on texts beside attacks on images: one worst case is over
+    attacks that change the same thing. Attacks on texts alone are a table of their own.
+    """
+    placed = list(placed)
     kept, notes = [], []
     for found in placed:
         record = found.record
@@ -97,6 +103,11 @@ def trusted(placed: Iterable[Placed]) -> tuple[list[Placed], list[str]]:
             notes.append(f"left out: {record.identity.model.name} under {record.identity.attack.name} failed {codes}")
         else:
             kept.append(found)
+    if any(kind_of(found.record) == "image" for found in kept):
+        texts = [found for found in kept if kind_of(found.record) != "image"]
+        kept = [found for found in kept if found not in texts]
+        named = sorted({found.record.identity.attack.name for found in texts})
+        notes += [f"left out, as they change texts: {', '.join(named)}; --attack shows them"] if named else []
     if not kept:
         raise InputError(f"--records: no figure may be used ({'; '.join(notes)})")
     return kept, notes

@@ -21,6 +21,7 @@ from hierbench.reporting.build import make_report
 from hierbench.reporting.collect import Selection
 from hierbench.reporting.ranks import ranked
 from hierbench.reporting.reported import read_reported
+from hierbench.reporting.standings import gather, trusted
 from hierbench.reporting.table import Report, Value
 from reporting.toy_records import HOSTILE, broken, toy_record
 
@@ -221,6 +222,17 @@ def test_a_record_that_failed_its_checks_is_left_out_and_named(tmp_path: Path) -
     assert "left out: alpha under second failed out_of_ball" in made.tables[0].notes
     with pytest.raises(InputError, match="no figure may be used"):
         report(tmp_path, "methods-depths", attack="second")
+
+
+def test_attacks_on_texts_are_in_no_worst_case_of_attacks_on_images(tmp_path: Path) -> None:
+    toy_record(tmp_path, "alpha", strength=6, attack="leaf_pgd")
+    toy_record(tmp_path, "alpha", strength=29, attack="text_synonyms")
+    both, notes = trusted(gather(tmp_path, Selection()))
+    assert [p.record.identity.attack.name for p in both] == ["leaf_pgd"]
+    assert notes == ["left out, as they change texts: text_synonyms; --attack shows them"]
+    texts, notes = trusted(gather(tmp_path, Selection(attack="text_*")))
+    assert [p.record.identity.attack.name for p in texts] == ["text_synonyms"]
+    assert notes == []
 
 
 def test_attack_and_score_depths_mark_what_is_implied(folder: Path, paths: Paths) -> None:

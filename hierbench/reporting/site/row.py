@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import numpy as np
 
-from hierbench.attacks.text.specs import is_text_attack
 from hierbench.board.card import AttackCard
+from hierbench.board.kinds import kind_of
 from hierbench.board.ledger import SCORINGS, DepthStanding, Entry, Ground, Placed, Standing
 from hierbench.evaluation.records import Flag, Record
 from hierbench.evaluation.scores import PARTS, proportion
@@ -19,8 +19,6 @@ from hierbench.reporting.rows import is_grey
 from hierbench.reporting.site.figures import Figure, figure
 from hierbench.reporting.site.names import short_hash
 
-Kind: TypeAlias = Literal["image", "text", "both"]
-TEXT_ONLY_PREFIX = "text_"
 APGD = frozenset({"apgd-ce", "apgd-t"})
 AUTOATTACK = APGD | {"fab-t", "square"}
 """Components by which an attack is of AutoAttack's class: the two that do nearly all of its work, and all four."""
@@ -114,15 +112,6 @@ def eps_value(eps: str) -> float:
         return float(Fraction(eps))
     except ZeroDivisionError:
         return 0.0
-
-
-def kind_of(record: Record) -> Kind:
-    """Say what a record's attack changed: images, texts, or both."""
-    name = record.identity.attack.name
-    texts = is_text_attack(name) or record.checks.text_rejected is not None
-    if not texts:
-        return "image"
-    return "text" if name.startswith(TEXT_ONLY_PREFIX) or record.checks.max_linf == 0 else "both"
 
 
 def is_autoattack(record: Record, wanted: frozenset[str] = APGD) -> bool:
