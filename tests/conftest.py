@@ -7,17 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from requiring import require_or_skip
 
 # Small nets gain nothing from a second thread, and several workers would fight over the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
 torch.set_num_threads(1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, os.cpu_count() or 1))
-
-
-def require_or_skip(what: str, reason: str) -> None:
-    """Skip with a reason; where ``HIERBENCH_REQUIRE`` names ``what``, fail instead."""
-    if what in os.environ.get("HIERBENCH_REQUIRE", "").split(","):
-        pytest.fail(f"{reason} (HIERBENCH_REQUIRE names {what!r})")
-    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")

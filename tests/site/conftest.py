@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import require_or_skip
+from requiring import require_or_skip
 from synthetic_board import varied_board
 
 from hierbench.paths import data_dir

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import require_or_skip
 from pages import model_file
+from requiring import require_or_skip
 from synthetic_board import HOSTILE
 
 pytestmark = pytest.mark.browser

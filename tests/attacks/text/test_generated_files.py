@@ -8,7 +8,7 @@ from importlib.resources import files
 
 import pytest
 from attacks.text.text_toys import TREE, toy_tree
-from conftest import require_or_skip
+from requiring import require_or_skip
 
 from hierbench.attacks.text import generate
 from hierbench.attacks.text.synonyms import SYNONYMS_FILE, SynonymTable, shipped_synonyms, synonyms_for
