@@ -80,12 +80,23 @@ def keep(
 def save(record: Record, options: argparse.Namespace, *, environment: dict[str, Any] | None = None) -> None:
     """Write the record whole, with when, where and by which command line it was last added to."""
     record["created"] = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    record["last_command"] = shlex.join(["python", *sys.argv])
+    record["last_command"] = shlex.join(["python", *_without_place(sys.argv)])
     record["environment"] = environment or describe_environment(
         device=options.device, device_name=None, threads=options.threads, seed=options.seed, batch_size=BATCH
     ).model_dump(mode="json")
     options.out.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(options.out, (json.dumps(record, indent=1) + "\n").encode())
+
+
+def _without_place(words: Sequence[str]) -> list[str]:
+    """Return a command line without ``--out``: where a file was first written decides nothing in it."""
+    kept: list[str] = []
+    skip = False
+    for word in words:
+        if not skip and word != "--out" and not word.startswith("--out="):
+            kept.append(word)
+        skip = word == "--out"
+    return kept
 
 
 def source(record: Record) -> str:
