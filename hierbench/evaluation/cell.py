@@ -168,6 +168,11 @@ class Cell:
         return UNITS_PER_CHUNK * self.environment.batch_size
 
     @property
+    def attack_phase(self) -> str:
+        """Phase of an attack's units in the journal: with the images kept they are other units."""
+        return "attack" if self.store_images is None else f"attack-{self.store_images}"
+
+    @property
     def vacuous(self) -> bool:
         """True if the threat model allows no change at all (eps = 0)."""
         return self.identity.attack.eps_value == 0.0

@@ -217,9 +217,8 @@ class _Run:
         effort = Effort()
         progress = _DepthProgress(self.observer, depth, len(self.cell.images.ids))
         form = self.cell.store_images
-        phase = "attack" if form is None else f"attack-{form}"
         for index, chunk in self.cell.chunks():
-            key = UnitKey(phase, depth, index, chunk.content_hash())
+            key = UnitKey(self.cell.attack_phase, depth, index, chunk.content_hash())
             attacked, spent = self._unit(
                 key,
                 AttackVerdicts.from_arrays if form is None else KeptVerdicts.from_arrays,

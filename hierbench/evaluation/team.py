@@ -27,7 +27,7 @@ from hierbench.processes import join_group
 POLL_SECONDS = 0.1
 
 Anything = TypeVar("Anything")
-Compute = Callable[[Chunk], tuple[Columns, Effort]]
+Compute = Callable[[Chunk, int], tuple[Columns, Effort]]
 
 
 @dataclass(frozen=True)
@@ -80,30 +80,28 @@ class SharedUnits:
         """Compute every unit that no other process has, phase by phase, until all are in the journal."""
         clean: dict[int, CleanVerdicts] = {}
         for index in self._finish("clean", 0, lambda chunk, index: self.cell.victim.clean(chunk)):
-            arrays = self.journal.read(self._key("clean", 0, index))
+            arrays = self.journal.read(self.key("clean", 0, index))
             if arrays is None:  # damaged: the leader mends it when it gathers
                 clean[index] = self.cell.victim.clean(self.cell.chunk(index))[0]
             else:
                 clean[index] = CleanVerdicts.from_arrays(arrays)
-        form = self.cell.store_images
-        phase = "attack" if form is None else f"attack-{form}"
         for depth in self.cell.identity.attack.depths:
             progress = _Progress(self, depth)
 
             def attack(chunk: Chunk, index: int, *, depth: int = depth, progress: _Progress = progress) -> Any:
                 return self.cell.victim.attack(chunk, clean[index], depth, progress.within(index))
 
-            for index in self._finish(phase, depth, attack):
+            for index in self._finish(self.cell.attack_phase, depth, attack):
                 progress.unit_done(index)
 
-    def _finish(self, phase: str, depth: int, compute: Callable[[Chunk, int], tuple[Columns, Effort]]) -> Iterator[int]:
+    def _finish(self, phase: str, depth: int, compute: Compute) -> Iterator[int]:
         """Yield the chunks of a phase as they are done, by this process or another one."""
         count = self.cell.num_chunks
         own = deque((self.team.rank * count // self.team.size + i) % count for i in range(count))
         refused = 0
         while own:
             index = own.popleft()
-            key = self._key(phase, depth, index)
+            key = self.key(phase, depth, index)
             if not self.journal.has(key):
                 with self._claim(key) as mine:
                     if mine and not self.journal.has(key):
@@ -119,7 +117,8 @@ class SharedUnits:
             refused = 0
             yield index
 
-    def _key(self, phase: str, depth: int, index: int) -> UnitKey:
+    def key(self, phase: str, depth: int, index: int) -> UnitKey:
+        """Return the key of a unit."""
         if index not in self.keys:
             self.keys[index] = self.cell.chunk(index).content_hash()
         return UnitKey(phase, depth, index, self.keys[index])
@@ -163,9 +162,7 @@ class _Progress:
 
     def unit_done(self, index: int) -> None:
         """Count a chunk that is in the journal."""
-        form = self.work.cell.store_images
-        phase = "attack" if form is None else f"attack-{form}"
-        arrays = self.work.journal.read(self.work._key(phase, self.depth, index))
+        arrays = self.work.journal.read(self.work.key(self.work.cell.attack_phase, self.depth, index))
         self.within_chunk = (0, 0)
         if arrays is not None:
             attacked = AttackVerdicts.from_arrays(arrays)

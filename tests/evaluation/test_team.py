@@ -84,7 +84,7 @@ def test_processes_begin_at_different_ends_and_no_unit_is_computed_twice(tmp_pat
 def test_a_unit_in_other_hands_is_waited_for_and_taken_over_when_they_let_go(tmp_path: Path) -> None:
     cell = toy_cell(tmp_path)
     work = shared(cell, rank=0)
-    claimed = work.journal.path(work._key("clean", 0, 0)).with_suffix(".claim")
+    claimed = work.journal.path(work.key("clean", 0, 0)).with_suffix(".claim")
     claimed.parent.mkdir(parents=True)
     lock = FileLock(claimed)
     lock.acquire()
