@@ -19,8 +19,10 @@ from hierbench.attacks.engine.result import AttackResult
 from hierbench.attacks.external.pyautoattack import Budget, run_pyautoattack
 from hierbench.attacks.external.torchattacks import run_torchattacks
 from hierbench.attacks.threat import ThreatModel
+from hierbench.datasets.images import ImageSet
 from hierbench.datasets.load import load_images
 from hierbench.hierarchy.catalogue import load_hierarchy
+from hierbench.hierarchy.tree import Hierarchy
 from hierbench.models.binding import bind
 from hierbench.models.layout import NodeLayout
 
@@ -68,16 +70,26 @@ class Subject:
 
 def load_subject(model: str, dataset: str, *, limit: int, device: str = "cpu") -> Subject:
     """Load a model and the first ``limit`` images of the committed order; node logits are made from the leaves'."""
-    images, tree = load_images(dataset, limit=limit), load_hierarchy(dataset)
+    return bound_subject(model, load_images(dataset, limit=limit), load_hierarchy(dataset), device=device)
+
+
+def bound_subject(
+    model: str, images: ImageSet, tree: Hierarchy, *, classes: Sequence[str] | None = None, device: str = "cpu"
+) -> Subject:
+    """Load a model for images and a tree; ``classes``, where given, are those of the tree, images of others absent."""
     loaded = hierbench.load_model(model, device=device)
     bound = bind(loaded, tree, template=images.spec.template, direct=False).eval()
+    labels = images.labels
+    if classes is not None:
+        place = {images.spec.class_ids.index(class_id): index for index, class_id in enumerate(classes)}
+        labels = np.array([place[label] for label in labels.tolist()], dtype=np.int64)
     return Subject(
         model=model,
-        dataset=dataset,
+        dataset=images.spec.name,
         forward=bound,
         layout=bound.layout,
         images=images.pixels(np.arange(len(images))).float() / 255,
-        labels=images.labels,
+        labels=labels,
         ids=tuple(images.ids),
         device=torch.device(device),
         identity={

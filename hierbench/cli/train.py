@@ -42,6 +42,9 @@ def train(
         list[str] | None, typer.Option("--set", help="A setting of the defence or the recipe: name=value.")
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Train on the first n images only.")] = None,
+    seen: Annotated[
+        str | None, typer.Option(help="Class split whose unseen classes take no part. [the recipe's]")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed of every random draw.")] = 0,
     protocol: Annotated[str | None, typer.Option(help="Protocol that fixes what is not said.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, ... [cuda if there is one]")] = None,
@@ -66,6 +69,7 @@ def train(
         eps=eps,
         norm=norm,
         variant=variant,
+        seen=seen,
         settings=read_settings(set_ or []) | {name: value for name, value in given.items() if value is not None},
         limit=limit,
         seed=seed,

@@ -33,6 +33,7 @@ class TrainRequest:
     eps: str | None
     norm: str | None
     variant: str | None
+    seen: str | None
     settings: Mapping[str, object]
     limit: int | None
     seed: int
@@ -93,7 +94,7 @@ def resolve_recipe(request: TrainRequest) -> Recipe:
             )
     said = {
         name: value
-        for name in ("dataset", "backbone", "eps", "norm", "variant")
+        for name in ("dataset", "backbone", "eps", "norm", "variant", "seen")
         if (value := getattr(request, name)) is not None
     }
     if request.dataset not in (None, recipe.dataset) and not request.trees:

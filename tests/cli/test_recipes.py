@@ -24,8 +24,8 @@ SHIPPED = sorted(path.parent.name for path in (data_dir() / "weights").glob("*/t
 
 def request(**said: Any) -> TrainRequest:
     nothing: dict[str, Any] = dict.fromkeys(
-        ("defence", "recipe", "dataset", "backbone", "eps", "norm", "variant", "limit", "protocol", "device", "out",
-         "data_root")
+        ("defence", "recipe", "dataset", "backbone", "eps", "norm", "variant", "seen", "limit", "protocol", "device",
+         "out", "data_root")
     )  # fmt: skip
     return TrainRequest(**{**nothing, "trees": (), "settings": {}, "seed": 0, "resume": True, **said})
 

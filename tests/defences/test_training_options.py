@@ -210,10 +210,11 @@ class Observed(TeCoA):
         return super().loss(model, batch, perturbed, text)
 
 
-@pytest.mark.parametrize(("precision", "tower"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
-def test_only_the_towers_of_the_weights_step_are_narrow(
-    tmp_path: Path, precision: str, tower: torch.dtype, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("step_in", "attack_in"), [("bf16", "fp32"), ("fp32", "bf16"), ("fp32", "fp32")])
+def test_only_the_towers_are_narrow_and_only_where_it_is_said(
+    tmp_path: Path, step_in: str, attack_in: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    tower = {"fp32": torch.float32, "bf16": torch.bfloat16}
     states: set[torch.dtype] = set()
     step = torch.optim.AdamW.step
 
@@ -228,21 +229,21 @@ def test_only_the_towers_of_the_weights_step_are_narrow(
     monkeypatch.setattr(torch.optim.AdamW, "step", spy)
     monkeypatch.setattr(Observed, "notes", notes, raising=False)
     monkeypatch.setattr(DefenceSpec, "load", lambda self: Observed)
-    recipe = {"precision": precision, "ema_decay": 0.9, "steps": 3}
+    recipe = {"precision": step_in, "attack_precision": attack_in, "ema_decay": 0.9, "steps": 3}
     result = run(tmp_path, "tecoa", recipe=recipe)
     fp32 = {torch.float32}
     assert states == fp32 and {t.dtype for t in result.model.parameters()} == fp32
-    assert notes["attack"] == notes["attack tower"] == fp32
-    assert notes["loss"] == fp32 and notes["loss tower"] == {tower}
+    assert notes["attack"] == fp32 and notes["attack tower"] == {tower[attack_in]}
+    assert notes["loss"] == fp32 and notes["loss tower"] == {tower[step_in]}
     assert notes["attack autocast"] == notes["loss autocast"] == {False}
-    assert result.record["run"]["precision"] == {"weights_step": precision, "attack": "fp32"}
+    assert result.record["run"]["precision"] == {"weights_step": step_in, "attack": attack_in}
     assert "embed" not in result.model.__dict__
 
 
 @pytest.mark.parametrize("name", ["tecoa", "hier_aft"])
 def test_bf16_is_close_to_fp32_and_resumes_in_the_same_bits(tmp_path: Path, name: str) -> None:
-    recipe = {"precision": "bf16", "log_points": 12}
-    wide = run(tmp_path / "wide", name, recipe={**recipe, "precision": "fp32"})
+    recipe = {"precision": "bf16", "attack_precision": "bf16", "log_points": 12}
+    wide = run(tmp_path / "wide", name, recipe={"log_points": 12})
     narrow = run(tmp_path / "narrow", name, recipe=recipe)
     for one, other in zip(narrow.record["run"]["curve"], wide.record["run"]["curve"], strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=0.02)

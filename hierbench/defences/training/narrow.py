@@ -1,4 +1,4 @@
-"""The weights' step in half precision: the towers are narrow, everything behind their features is not.
+"""Passes in half precision: the towers are narrow, everything behind their features is not.
 
 A logit of 30 has steps of 1/8 in bf16, and distances near the ball's boundary are differences of near-equal numbers, so
 heads and losses stay in fp32; the towers are where the time goes.

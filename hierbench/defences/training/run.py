@@ -290,6 +290,7 @@ class TrainingRun:
                 torch.autocast(kind, enabled=False),
                 weights_frozen(model, self.weights.named.values()),
                 batch_norms_folded(self.folded),
+                narrow_towers(model, self.training.attack_precision),
             ):
                 with torch.no_grad():
                     text = self.defence.task.text_features(model)
@@ -379,7 +380,7 @@ class TrainingRun:
             "checks": {"frozen_unmoved": True, "trained_moved": True, "loss_uses_attack": self.defence.adversarial},
             "processes": self.processes.count,
             "images_compared": math.ceil(self.plan.batch_size / parts) if self.defence.couples_images else None,
-            "precision": {"weights_step": self.training.precision, "attack": "fp32"},
+            "precision": {"weights_step": self.training.precision, "attack": self.training.attack_precision},
             "validation": self.validation,
             "guards": guards,
             "curve": self.log.curve(),

@@ -32,7 +32,9 @@ class TrainingSettings(Settings):
     clip_norm: float | None = 1.0
     """Largest norm of the whole gradient (METHODS.md 5.8 [D]); None does not clip."""
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    """Of the towers in the weights' step; heads, losses, attack, weights and optimiser stay fp32. fp16 needs CUDA."""
+    """Of the towers in the weights' step; heads, losses, weights and optimiser stay fp32. fp16 needs CUDA."""
+    attack_precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the trained model's towers in the inner attack. Not fp16: gradients that underflow there are lost steps."""
     ema_decay: float | None = None
     """Keep a running mean of the weights with this decay, from step 1 on, and end with it; None does not."""
     train_scope: str = "method"
