@@ -36,10 +36,11 @@ from hierbench.evaluation.request import RESULTS_FOLDER, Plan, Request, choose_h
 from hierbench.evaluation.storage import digest_bytes, digest_json
 from hierbench.evaluation.victim import EngineVictim
 from hierbench.models.backbones import RANDOM
-from hierbench.models.binding import bind
+from hierbench.models.binding import BoundModel, bind
 from hierbench.models.catalogue import UNDEFENDED, ModelSpec, resolve_model
 from hierbench.models.checkpoints.names import AUTO
 from hierbench.models.facts import towers as facts_of
+from hierbench.models.folding import folded_copy
 from hierbench.models.load import load_model
 from hierbench.paths import data_dir
 from hierbench.processes import own_device
@@ -94,6 +95,7 @@ def prepare_cell(request: Request, *, model: ZeroShotModel | None = None) -> Cel
         fitter=fitter,
         runner=None if plan.attack.runner is None else plan.attack.runner(bound, plan.settings),
         search_precision=plan.search_precision,
+        search_forward=_search_forward(plan, bound, images, device),
         store_images=form,
     )
     seen_name = model.info.seen or plan.protocol.seen_split
@@ -121,6 +123,15 @@ def prepare_cell(request: Request, *, model: ZeroShotModel | None = None) -> Cel
         notes=(*images.notes, *(() if fitter is None else (fitter.given.source,)), *_weights_notes(model)),
         store_images=form,
     )
+
+
+def _search_forward(plan: Plan, bound: Any, images: ImageSet, device: torch.device) -> Any:
+    """Return a quicker form of a bound model for a search in coarser arithmetic, or None."""
+    if plan.search_precision == "fp32" or not isinstance(bound, BoundModel):
+        return None
+    sample = images.pixels(range(min(len(images), 16))).to(device, torch.float32) / 255
+    quick = folded_copy(bound, sample)
+    return None if quick is bound else quick
 
 
 def _backbone(request: Request, entry: ModelSpec, protocols: str) -> str | None:

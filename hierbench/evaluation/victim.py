@@ -50,6 +50,8 @@ class EngineVictim:
     """Runs in place of a plan of stages, for an attack that is none."""
     search_precision: SearchPrecision = "fp32"
     """Of our engine's search; verdicts are read in float32 whatever it is."""
+    search_forward: Callable[[Tensor], Tensor] | None = None
+    """A quicker form of ``forward`` for a search in coarser arithmetic."""
     store_images: Form | None = None
     """How the adversarial images are kept; None keeps none."""
 
@@ -129,6 +131,7 @@ class EngineVictim:
                 pooled=pooled,
                 full_budget=full_budget,
                 search_precision=self.search_precision,
+                search_forward=self.search_forward,
             )
         severity = np.full(len(chunk.ids), NO_PREDICTION, dtype=np.int64)
         if result.severity is not None:

@@ -77,6 +77,22 @@ def test_what_looks_broken_is_looked_at_again(monkeypatch: pytest.MonkeyPatch) -
     assert left_early.unverified.sum() > 0
 
 
+def test_a_quicker_form_of_the_model_searches_and_never_judges() -> None:
+    quick_saw: list[bool] = []
+
+    def quick(pixels: Tensor) -> Tensor:
+        quick_saw.append(torch.is_autocast_enabled("cpu"))
+        return NET(pixels).flip(1)  # calls everything broken: only the model's own word may count
+
+    plan = [Stage("pgd", LeafObjective(), PGD(steps=5))]
+    found = attack(NET, IMAGES, RIGHT, plan, search_precision="bf16", search_forward=quick)
+    assert quick_saw and all(quick_saw)
+    assert found.unverified.sum() == 0 and torch.equal(found.clean_logits, NET(IMAGES))
+    assert torch.equal(found.logits, NET(found.adversarial))
+    with pytest.raises(ValueError, match="coarser search_precision"):
+        attack(NET, IMAGES, RIGHT, plan, search_forward=quick)
+
+
 def test_full_precision_is_untouched_by_the_choice() -> None:
     plain, named = attack(NET, IMAGES, RIGHT, PLAN), attack(NET, IMAGES, RIGHT, PLAN, search_precision="fp32")
     assert torch.equal(plain.adversarial, named.adversarial) and plain.forwards == named.forwards

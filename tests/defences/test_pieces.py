@@ -23,13 +23,13 @@ from hierbench.defences.methods.hier_aft.settings import HierAFTSettings
 from hierbench.defences.methods.tecoa import TeCoASettings
 from hierbench.defences.training import checkpoint as files
 from hierbench.defences.training.augment import AUGMENTATIONS, augment
-from hierbench.defences.training.folding import batch_norms_folded, foldable_pairs
 from hierbench.defences.training.order import numpy_stream, plan_batches
 from hierbench.defences.training.schedule import rate_at, warmup_steps
 from hierbench.defences.training.settings import TrainingSettings
 from hierbench.defences.training.trainlog import TrainLog
 from hierbench.defences.training.weights import select_weights
 from hierbench.errors import HierbenchError, InputError
+from hierbench.models.folding import batch_norms_folded, foldable_pairs
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,6 @@ from hierbench.defences.perturb import Cost, weights_frozen
 from hierbench.defences.training import checkpoint as files
 from hierbench.defences.training.augment import augment, named_augmentation
 from hierbench.defences.training.averaging import WeightAverage
-from hierbench.defences.training.folding import Pair, batch_norms_folded, foldable_pairs
 from hierbench.defences.training.narrow import narrow_towers
 from hierbench.defences.training.order import BatchPlan, numpy_stream, stream_key, torch_stream
 from hierbench.defences.training.processes import Processes
@@ -39,6 +38,7 @@ from hierbench.defences.training.weights import (
     weights_step_mode,
 )
 from hierbench.errors import ExitCode, HierbenchError, InputError
+from hierbench.models.folding import Pair, batch_norms_folded, foldable_pairs
 from hierbench.models.heads import head_from_config
 
 if TYPE_CHECKING:

@@ -1,17 +1,21 @@
-"""Batch norms with frozen statistics folded into the convolutions before them, for the length of an inner attack.
+"""Batch norms with frozen statistics folded into the convolutions before them, for as long as an attack searches.
 
-Training spends most of its time in the inner attack, where weights and statistics stand still: a batch norm is then a
-scale and a shift, and folding it saves about a fifth of a small network's pass. The function computed is the same up
-to rounding, which is checked on real images before the first step; a tower where it does not hold is left as it is.
+An attack's passes are where the time goes, in training and in evaluation, and weights and statistics stand still in
+them: a batch norm is then a scale and a shift, and folding it saves about a fifth of a small network's pass. The
+function computed is the same up to rounding, which is checked on real images first; a tower where it does not hold is
+left as it is.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+
+from hierbench.models.binding import BoundModel
 
 TOLERANCE = 1e-4
 """Largest change of an embedding, relative to the largest entry, that counts as rounding."""
@@ -72,6 +76,27 @@ def batch_norms_folded(pairs: Sequence[Pair]) -> Iterator[None]:
             convolution.weight.data = weight
             convolution.bias = old_bias
             norm.__dict__.pop("forward", None)
+
+
+def folded_copy(bound: BoundModel, pixels: Tensor) -> BoundModel:
+    """Return a copy of a bound model for a search's passes: batch norms folded, memory with the channels last.
+
+    ``pixels`` [B, c, h, w] are real images to check the copy on. Tensors outside the image tower are shared; a model
+    in whose tower nothing can be folded comes back as it is.
+    """
+    if not foldable_pairs(bound.model.visual, bound.model.embed, pixels):
+        return bound
+    tower = {id(tensor) for tensor in bound.model.visual.state_dict(keep_vars=True).values()}
+    outside = [t for t in bound.state_dict(keep_vars=True).values() if id(t) not in tower]
+    twin = copy.deepcopy(bound, {id(tensor): tensor for tensor in [*outside, bound.model.tokenizer, bound.points]})
+    pairs = foldable_pairs(twin.model.visual, twin.model.embed, pixels)
+    for convolution, norm in pairs:
+        weight, bias = _folded(convolution, norm)
+        convolution.weight.data = weight
+        convolution.bias = nn.Parameter(bias, requires_grad=False)
+        norm.__dict__["forward"] = _unchanged
+    twin.model.visual.to(memory_format=torch.channels_last)
+    return twin
 
 
 @torch.no_grad()
