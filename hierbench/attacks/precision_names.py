@@ -7,4 +7,4 @@ from typing import Literal
 SearchPrecision = Literal["fp32", "tf32", "bf16"]
 
 SEARCH_PRECISIONS: tuple[SearchPrecision, ...] = ("fp32", "tf32", "bf16")
-"""Verdicts are read in float32 whatever it is."""
+"""From fine to coarse; verdicts are read in float32 whatever it is."""

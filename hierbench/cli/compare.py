@@ -16,8 +16,8 @@ def add_to(app: typer.Typer) -> None:
 
 
 def compare(
-    a: Annotated[str, typer.Argument(help="A model of the records, or a record's file.")],
-    b: Annotated[str, typer.Argument(help="The other one.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="A model of the records, or a record's file.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The other one.")],
     records: Annotated[Path | None, typer.Option(help="Folder of records. [./hierbench-results]")] = None,
     protocol: Annotated[str | None, typer.Option(help="Protocol; these may be wildcards.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Dataset.")] = None,

@@ -11,6 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, NoReturn
 
+from hierbench.attacks.precision_names import SEARCH_PRECISIONS, SearchPrecision
 from hierbench.errors import InputError
 from hierbench.evaluation.storage import digest_json
 from hierbench.paths import data_dir
@@ -58,6 +59,8 @@ class ProtocolAttacks:
     norm: str
     parameters: Mapping[str, Mapping[str, Value]]
     """Settings by attack name, which may be a wildcard; a setting that an attack does not have passes it by."""
+    search_precision: SearchPrecision = "fp32"
+    """The coarsest arithmetic that a search on images may run in; verdicts are float32's whatever it is."""
 
     def fixed(self, attack: str, known: Collection[str]) -> dict[str, Value]:
         """Return the settings that the protocol fixes of an attack with the ``known`` parameters.
@@ -181,9 +184,12 @@ class _Reader:
         attack = self._table(
             "attack",
             top["attack"],
-            {"names": list, "default": str, "headline": str, "norm": str, "parameters": dict, "required": list},
-            optional={"parameters", "required"},
-        )
+            {
+                "names": list, "default": str, "headline": str, "norm": str, "parameters": dict, "required": list,
+                "search_precision": str,
+            },
+            optional={"parameters", "required", "search_precision"},
+        )  # fmt: skip
         if top["name"] != self.path.stem:
             self._refuse("name", f"{top['name']!r} is not the file's name {self.path.stem!r}")
         if not top["name"].endswith(f"-v{top['version']}"):
@@ -204,6 +210,9 @@ class _Reader:
                 self._refuse(where, "must be a table named after an attack, such as [attack.parameters.leaf_pgd]")
             if not any(fnmatch.fnmatchcase(known_name, name) for known_name in names):
                 self._refuse(where, "is none of attack.names")
+        precision = attack.get("search_precision", "fp32")
+        if precision not in SEARCH_PRECISIONS:
+            self._refuse("attack.search_precision", f"{precision!r} is none of {', '.join(SEARCH_PRECISIONS)}")
         scorings = self._texts("scorings", top["scorings"])
         if not scorings or any(scoring not in SCORINGS for scoring in scorings):
             self._refuse("scorings", f"must be one or both of {', '.join(SCORINGS)}")
@@ -229,6 +238,7 @@ class _Reader:
                 required=required,
                 norm=attack["norm"],
                 parameters=parameters,
+                search_precision=precision,
             ),
             scorings=scorings,
             seed=top["seed"],

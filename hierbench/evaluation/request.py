@@ -8,12 +8,12 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from hierbench.attacks.precision_names import SEARCH_PRECISIONS, SearchPrecision
 from hierbench.errors import InputError
 from hierbench.evaluation.protocol import NORMS, SCORINGS, Protocol, ProtocolDataset, choose_protocol
 
 if TYPE_CHECKING:
     from hierbench.attacks.catalogue import AttackSpec, Value
-    from hierbench.attacks.precision_names import SearchPrecision
     from hierbench.hierarchy.tree import Hierarchy
 
 RESULTS_FOLDER = "hierbench-results"
@@ -165,8 +165,9 @@ def make_plan(request: Request, hierarchy: Hierarchy) -> Plan:
     }
     for name, value in numbers.items():
         changed.compare(name, getattr(protocol, name), value)
-    precision = _search_precision(request.search_precision, attack)
-    changed.compare("search_precision", "fp32", precision)
+    precision = _search_precision(request.search_precision, attack, protocol)
+    if SEARCH_PRECISIONS.index(precision) > SEARCH_PRECISIONS.index(protocol.attacks.search_precision):
+        changed.note("search_precision", protocol.attacks.search_precision, precision)
     return Plan(
         protocol=protocol,
         entry=entry,
@@ -186,12 +187,10 @@ def make_plan(request: Request, hierarchy: Hierarchy) -> Plan:
     )
 
 
-def _search_precision(given: str | None, attack: AttackSpec) -> SearchPrecision:
-    """Return what the search computes in; only our own engine's can be chosen."""
-    from hierbench.attacks.precision_names import SEARCH_PRECISIONS
-
+def _search_precision(given: str | None, attack: AttackSpec, protocol: Protocol) -> SearchPrecision:
+    """Return what the search computes in, the protocol's unless given; only our own engine's can be chosen."""
     if given is None:
-        return "fp32"
+        return "fp32" if attack.runner is not None else protocol.attacks.search_precision
     if given not in SEARCH_PRECISIONS:
         raise InputError(f"--search-precision: {given!r} is none of {', '.join(SEARCH_PRECISIONS)}")
     if attack.runner is not None and given != "fp32":

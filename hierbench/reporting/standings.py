@@ -237,7 +237,9 @@ def _key(placed: Placed) -> str:
 def attack_key(record: Record) -> str:
     """Return what makes two records' attacks the same one."""
     attack = record.identity.attack
-    parts = (attack.name, attack.engine, attack.scoring, attack.depths, attack.pooled, attack.parameters)
+    # What a search computed in is no other attack: its verdicts are float32's.
+    parameters = {name: value for name, value in attack.parameters.items() if name != "search_precision"}
+    parts = (attack.name, attack.engine, attack.scoring, attack.depths, attack.pooled, parameters)
     return json.dumps(parts, sort_keys=True, default=str)
 
 

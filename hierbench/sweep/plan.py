@@ -68,9 +68,12 @@ def find_plan(text: str) -> Path:
     """Return a plan's file: a path, or the name of one that hierbench brings along."""
     shipped = data_dir() / "leaderboard" / "plans" / f"{text}.toml"
     path = Path(text)
-    if path.suffix != ".toml" and path.name == text and shipped.is_file():
-        return shipped
-    return path
+    if path.suffix == ".toml" or path.name != text or path.exists():
+        return path
+    if not shipped.is_file():
+        names = ", ".join(sorted(plan.stem for plan in shipped.parent.glob("*.toml")))
+        raise InputError(f"plan {text!r}: no such plan; give a .toml file, or one of {names}")
+    return shipped
 
 
 def read_plan(

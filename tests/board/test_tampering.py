@@ -201,6 +201,11 @@ def test_an_attack_of_fewer_steps_is_refused(submitted: Submitted, capsys: pytes
     refused(submitted.verify(capsys), UNTRUSTED, path.name, "identity.attack.parameters.steps: 1, and")
 
 
+def test_a_search_in_coarser_arithmetic_is_refused(submitted: Submitted, capsys: pytest.CaptureFixture[str]) -> None:
+    path = forge_record(submitted.folder, set_("identity", "attack", "parameters", "search_precision", to="bf16"))
+    refused(submitted.verify(capsys), UNTRUSTED, path.name, "search_precision: fp32 -> bf16")
+
+
 def test_a_headline_attack_that_is_weaker_than_another_is_refused(
     submitted: Submitted, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -53,6 +54,19 @@ def test_what_a_submission_must_bring_is_no_part_of_the_protocols_hash(tmp_path:
     assert fewer.content_hash == given.content_hash
     path.write_text(text.replace("steps = 20", "steps = 21"), encoding="utf-8")
     assert load_protocol_file(path).content_hash != given.content_hash
+
+
+def test_a_search_may_be_finer_than_the_protocol_says_and_not_coarser(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert plan(dataset="cifar100", search_precision="bf16", protocol="fare-v1").deviations
+    coarse = replace(
+        PROTOCOLS.get("tiny-v1"), attacks=replace(PROTOCOLS.get("tiny-v1").attacks, search_precision="tf32")
+    )
+    monkeypatch.setattr("hierbench.evaluation.request.choose_protocol", lambda *_: coarse)
+    asked = {given: plan(dataset="cifar100", search_precision=given) for given in (None, "fp32", "tf32", "bf16")}
+    assert [made.search_precision for made in asked.values()] == ["tf32", "fp32", "tf32", "bf16"]
+    assert [bool(made.deviations) for made in asked.values()] == [False, False, False, True]
+    assert asked["bf16"].deviations == ("search_precision: tf32 -> bf16",)
+    assert plan(dataset="cifar100", attack="text_synonyms").search_precision == "fp32", "no search on images"
 
 
 def test_a_shorter_list_of_the_protocols_own_is_no_deviation() -> None:
@@ -146,6 +160,7 @@ def test_what_cannot_be_asked_for_is_one_clear_line(said: dict[str, object], wor
         ("seed = 0", "sead = 0", "sead: unknown key"),
         ("seed = 0", "", "seed: missing"),
         ('norm = "linf"', 'norm = "l1"', "attack.norm"),
+        ('norm = "linf"', 'norm = "linf"\nsearch_precision = "fp8"', "attack.search_precision: 'fp8' is none of"),
         ('default = "superclass_pgd"', 'default = "none"', "attack.default"),
         ('headline = "multilevel_apgd"', 'headline = "none"', "attack.headline"),
         ('"superclass_pgd", "multilevel_apgd"]', '"superclass_pgd"]', "attack.required: must be some of attack.names"),

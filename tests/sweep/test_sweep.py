@@ -289,3 +289,8 @@ def kill_jobs(out: Path) -> None:
             continue
         if str(out).encode() in words and b"submitit" in words:
             os.kill(int(entry.name), signal.SIGKILL)
+
+
+def test_a_plan_that_is_not_there_says_which_are() -> None:
+    with pytest.raises(InputError, match="no such plan; give a .toml file, or one of .*tiny-v1-core"):
+        find_plan("nothing")

@@ -14,6 +14,7 @@ from hierbench.datasets.catalogue import get_spec
 from hierbench.datasets.sampling import SAMPLING_RULE, list_hash
 from hierbench.errors import HierbenchError, InputError
 from hierbench.evaluation import scores, trust
+from hierbench.evaluation.identity import AttackIdentity
 from hierbench.evaluation.protocol import PROTOCOLS, Protocol
 from hierbench.evaluation.records import Record
 from hierbench.evaluation.request import Plan, Request, make_plan
@@ -108,6 +109,7 @@ def _protocol(cell: Cell, protocol: Protocol) -> Iterator[str]:
         scoring=attack.scoring,
         protocol=protocol.name,
         tree=identity.hierarchy.name,
+        search_precision=None if cell.shown else search_precision(attack),
     )
     try:
         plan = make_plan(request, cell.hierarchy)
@@ -135,6 +137,11 @@ def _protocol(cell: Cell, protocol: Protocol) -> Iterator[str]:
         yield f"identity.model.trained_on: {trained!r}, and {protocol.name} trains on {protocol.train_dataset}"
     if not cell.shown:
         yield from _attack(cell, plan)
+
+
+def search_precision(attack: AttackIdentity) -> str:
+    """Return what a record says its search computed in: it says nothing of full precision."""
+    return str(attack.parameters.get("search_precision", "fp32"))
 
 
 def _attack(cell: Cell, plan: Plan) -> Iterator[str]:

@@ -12,6 +12,7 @@ import numpy as np
 from hierbench.board.card import AttackCard, Card
 from hierbench.board.verify import rules
 from hierbench.board.verify.figures import Cell, differing
+from hierbench.board.verify.grounds import search_precision
 from hierbench.errors import InputError
 from hierbench.evaluation.identity import Identity
 from hierbench.evaluation.protocol import PROTOCOLS
@@ -117,6 +118,7 @@ def _bound(cell: Cell, model: ZeroShotModel, root: str | None) -> tuple[EngineVi
         eps=identity.attack.eps,
         norm=identity.attack.norm,
         scoring=identity.attack.scoring,
+        search_precision=None if cell.shown else search_precision(identity.attack),
         protocol=identity.protocol.name,
         limit=min(max(CLEAN, rows), len(cell.verdicts.sample_ids)),
         data_root=root,
