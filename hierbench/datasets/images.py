@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -75,6 +75,14 @@ class ImageSet:
         """Return the samples whose class is among ``class_ids``; labels stay those of the whole data set."""
         wanted = np.isin(self.labels, [self.spec.class_ids.index(c) for c in class_ids])
         return self.take(np.flatnonzero(wanted))
+
+    def leaving_out(self, ids: Collection[str], what: str) -> ImageSet:
+        """Return the samples whose id is not among ``ids``; how many went, and ``what`` they were, becomes a note."""
+        kept = np.array([sample not in ids for sample in self.ids], dtype=np.bool_)
+        if kept.all():
+            return self
+        note = f"{int((~kept).sum())} of {len(self)} samples left out: {what}"
+        return replace(self.take(np.flatnonzero(kept)), notes=(*self.notes, note))
 
     def without_heldout(self) -> ImageSet:
         """Return the nine tenths of a train split that training may see."""

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from hierbench.datasets import cifar_binary, folders, hub, parquet, wds
 from hierbench.datasets.catalogue import check_split, get_spec
+from hierbench.datasets.excluded import load_exclusion
 from hierbench.datasets.images import ImageSet
 from hierbench.datasets.lazy import Decoder, LazyPixels
 from hierbench.datasets.source import IndexedSplit, Located, count_notes, split_names
@@ -35,13 +36,15 @@ def load_images(
     *,
     split: str | None = None,
     limit: int | None = None,
+    without: str | None = None,
     root: str | os.PathLike[str] | None = None,
 ) -> ImageSet:
     """Return the samples of a split at the data set's pixel grid, in the class-stratified order.
 
     ``split`` defaults to the evaluation split; ``heldout`` is the tenth of ``train`` that training never
     sees, and ``train`` is the other nine. ``limit`` takes the first n of the stratified order (sampling
-    rule ``stratified-v1``) and decodes no other image. Images come from ``root`` (else ``HIERBENCH_DATA_ROOT``),
+    rule ``stratified-v1``) and decodes no other image; ``without`` names a list of samples to leave out before that
+    (see ``datasets.excluded``). Images come from ``root`` (else ``HIERBENCH_DATA_ROOT``),
     whose layout is found out (Parquet, image folders, WebDataset tars, CIFAR binaries), else from the Hub;
     ``hub:`` and ``hub:stream`` name the Hub where a data root is set. Large images are decoded when they are asked
     for: see ``LazyPixels``. Raises ``InputError`` naming the file and what is wrong with it.
@@ -52,18 +55,21 @@ def load_images(
     if spec.base_name == "digits":
         from hierbench.datasets.digits import load_digits_split
 
-        return _select(load_digits_split(spec, part), chosen, limit)
+        return _select(load_digits_split(spec, part), chosen, limit, without)
     cache = cache_dir()
     images, decoder = _open(spec, part, root, cache)
-    selected = _select(images, chosen, limit)
+    selected = _select(images, chosen, limit, without)
     return _settle(selected, decoder, cache, limited=limit is not None)
 
 
-def _select(images: ImageSet, chosen: str, limit: int | None) -> ImageSet:
+def _select(images: ImageSet, chosen: str, limit: int | None, without: str | None) -> ImageSet:
     if chosen == "heldout":
         images = images.heldout()
     elif chosen in ("train", "pretrain"):
         images = images.without_heldout()
+    if without is not None:
+        exclusion = load_exclusion(without)
+        images = images.leaving_out(exclusion.ids(images.spec.name, chosen), f"{exclusion.reason} ({without})")
     return images.limited(limit)
 
 

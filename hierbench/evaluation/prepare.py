@@ -60,7 +60,9 @@ def prepare_cell(request: Request, *, model: ZeroShotModel | None = None) -> Cel
     hierarchy = choose_hierarchy(request)
     plan = make_plan(request, hierarchy)
     device = torch.device(own_device(str(choose_device(request.device))))
-    images = load_images(plan.dataset, split=plan.split, limit=plan.limit, root=request.data_root)
+    images = load_images(
+        plan.dataset, split=plan.split, limit=plan.limit, without=plan.entry.without, root=request.data_root
+    )
     if model is None:
         named = UNDEFENDED if request.model == "none" else request.model
         entry = resolve_model(named, plan.protocol.variant)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hierbench.attacks.precision_names import SEARCH_PRECISIONS, SearchPrecision
+from hierbench.datasets.excluded import load_exclusion
 from hierbench.errors import InputError
 from hierbench.evaluation.storage import digest_json
 from hierbench.paths import data_dir
@@ -43,6 +44,8 @@ class ProtocolDataset:
     """Shorter lists that are the protocol's too, each a ground of its own: figures on one are not those on another."""
     template: str | None = None
     """Prompt template; None is the data set's own."""
+    without: str | None = None
+    """List under ``leaderboard/left_out`` of samples that are not scored; see ``datasets.excluded``."""
 
 
 @dataclass(frozen=True)
@@ -260,9 +263,9 @@ class _Reader:
             self._refuse(where, "is not a table")
         known = {
             "name": str, "default_eps": str, "eps": list, "tree": str, "split": str, "limit": int,
-            "limits": list, "template": str,
+            "limits": list, "template": str, "without": str,
         }  # fmt: skip
-        optional = {"tree", "split", "limit", "limits", "template"}
+        optional = {"tree", "split", "limit", "limits", "template", "without"}
         row = self._table(where, entry, known, optional=optional)
         radii = self._texts(f"{where}.eps", row["eps"])
         for radius in radii:
@@ -272,6 +275,11 @@ class _Reader:
         limits = row.get("limits", [])
         if not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in limits):
             self._refuse(f"{where}.limits", "must be a list of whole numbers of at least 1")
+        if "without" in row:
+            try:
+                load_exclusion(row["without"])
+            except InputError as error:
+                self._refuse(f"{where}.without", str(error))
         return ProtocolDataset(**{**row, "eps": radii, "limits": tuple(limits)})
 
     def _table(

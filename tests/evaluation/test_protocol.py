@@ -173,6 +173,8 @@ def test_what_cannot_be_asked_for_is_one_clear_line(said: dict[str, object], wor
         ('scorings = ["rollup", "direct"]', "scorings = []", "scorings"),
         ('split = "test"', 'split = "test"\nlimits = [0]', "dataset[0].limits: must be a list of whole numbers"),
         ('split = "test"', 'split = "test"\nlimits = 5', "dataset[0].limits: must be a list"),
+        ('split = "test"', 'split = "test"\nwithout = ["x"]', "dataset[0].without: must be a string"),
+        ('split = "test"', 'split = "test"\nwithout = "near"', "dataset[0].without: unknown list of left-out samples"),
         ("[train]", "[train", "not valid TOML"),
     ],
 )

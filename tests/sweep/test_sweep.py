@@ -292,5 +292,5 @@ def kill_jobs(out: Path) -> None:
 
 
 def test_a_plan_that_is_not_there_says_which_are() -> None:
-    with pytest.raises(InputError, match="no such plan; give a .toml file, or one of .*tiny-v1-core"):
+    with pytest.raises(InputError, match=r"no such plan; give a .toml file, or one of .*tiny-v1-core"):
         find_plan("nothing")

@@ -33,7 +33,7 @@ class Samples:
 
 
 @lru_cache(maxsize=8)
-def images_at_hand(name: str, split: str, limit: int | None, root: str | None) -> ImageSet | None:
+def images_at_hand(name: str, split: str, limit: int | None, without: str | None, root: str | None) -> ImageSet | None:
     """Return a data set's images, or None where they are not at hand."""
     from hierbench.datasets.load import load_images
     from hierbench.paths import data_root
@@ -41,9 +41,16 @@ def images_at_hand(name: str, split: str, limit: int | None, root: str | None) -
     if get_spec(name).base_name != "digits" and (root is None and data_root() is None):
         return None
     try:
-        return load_images(name, split=split, limit=limit, root=root)
+        return load_images(name, split=split, limit=limit, without=without, root=root)
     except InputError:
         return None
+
+
+def images_of(record: Record, limit: int, root: str | None) -> ImageSet | None:
+    """Return the first images of the list that a record's protocol scores, or None where they are not at hand."""
+    data = record.identity.dataset
+    entry = PROTOCOLS.get(record.identity.protocol.name).dataset(data.name)
+    return images_at_hand(data.name, data.split, limit, entry.without if entry else None, root)
 
 
 def expected_samples(record: Record, known: Mapping[tuple[str, str, str], Record], root: str | None) -> Samples | None:
@@ -57,7 +64,7 @@ def expected_samples(record: Record, known: Mapping[tuple[str, str, str], Record
     if entry is None:
         return None
     split = entry.split or get_spec(entry.name).evaluation_split
-    images = images_at_hand(entry.name, split, entry.limit, root)
+    images = images_at_hand(entry.name, split, entry.limit, entry.without, root)
     return None if images is None else Samples(images.revision, images.sample_hash, "the data at hand")
 
 

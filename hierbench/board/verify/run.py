@@ -128,7 +128,7 @@ def _check_pixels(report: Report, cell: Cell, root: str | None) -> None:
     stored, data = cell.images, cell.record.identity.dataset
     if stored is None:
         return
-    found = grounds.images_at_hand(data.name, data.split, len(stored.ids), root)
+    found = grounds.images_of(cell.record, len(stored.ids), root)
     if found is None:
         report.unchecked[f"stored images against the clean ones of {data.name}"] = "its data are not at hand"
         return
@@ -210,7 +210,6 @@ def _check_weights(report: Report, card: Card | AttackCard, cells: list[Cell], m
 
 
 def _data_at_hand(cell: Cell, root: str | None) -> bool:
-    data = cell.record.identity.dataset
-    if get_spec(data.name).base_name == "digits":
+    if get_spec(cell.record.identity.dataset.name).base_name == "digits":
         return True
-    return grounds.images_at_hand(data.name, data.split, 1, root) is not None
+    return grounds.images_of(cell.record, 1, root) is not None
