@@ -12,6 +12,7 @@ import typer
 
 from hierbench.cli import (
     board,
+    claims,
     compare,
     convert,
     describe,
@@ -66,6 +67,7 @@ listing.add_to(app)
 hierarchy.add_to(app)
 describe.add_to(app)
 table.add_to(app)
+claims.add_to(app)
 compare.add_to(app)
 plot.add_to(app)
 replay.add_to(app)

@@ -1,0 +1,115 @@
+"""What the records say to a contrast: two vectors of verdicts over the same samples, for each seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+
+from hierbench.board.ledger import Placed
+from hierbench.datasets.seen import load_seen
+from hierbench.evaluation.records import Record
+from hierbench.evaluation.verdicts import Bools
+from hierbench.reporting.claims.file import CLEAN, LEAF, Contrast, Depth, Side
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One seed's evidence: who was right, over the samples that both sides scored."""
+
+    first: Bools
+    second: Bools
+
+
+class Evidence:
+    """Records of one protocol, looked up by what a side of a contrast asks for."""
+
+    def __init__(self, placed: Sequence[Placed]) -> None:
+        self._by_model: dict[tuple[str, str], list[Placed]] = {}
+        for found in placed:
+            identity = found.record.identity
+            self._by_model.setdefault((identity.model.name, identity.dataset.name), []).append(found)
+
+    def pairs(self, contrast: Contrast, seeds: Sequence[str]) -> list[Pair | None]:
+        """Return one pair a seed, None where a record is missing; models without a variant have no seeds."""
+        seeded = [side for side in (contrast.first, contrast.second) if _seeded(side)]
+        return [self.pair(contrast, seed) for seed in (seeds if seeded else seeds[:1])]
+
+    def pair(self, contrast: Contrast, seed: str) -> Pair | None:
+        """Return the verdicts of both sides over the samples they share, or None."""
+        firsts = self._right(contrast, contrast.first, seed)
+        seconds = self._right(contrast, contrast.second, seed)
+        best: Pair | None = None
+        for one in firsts:
+            for other in seconds:
+                shared = [sample for sample in one if sample in other]
+                if shared and (best is None or len(shared) > len(best.first)):
+                    best = Pair(*(np.array([side[sample] for sample in shared]) for side in (one, other)))
+        return best
+
+    def _right(self, contrast: Contrast, side: Side, seed: str) -> list[dict[str, bool]]:
+        """Return for every record that the side may mean who was right, by sample id."""
+        name = side.model + seed if _seeded(side) else side.model
+        found = []
+        for placed in self._by_model.get((name, contrast.dataset), []):
+            if not _means(placed.record, side):
+                continue
+            right = _right_at(placed, side, contrast)
+            if right is None:
+                continue
+            kept = _of_classes(placed, contrast.classes)
+            ids = placed.verdicts.sample_ids
+            found.append({ids[i]: bool(right[i]) for i in np.flatnonzero(kept).tolist()})
+        return found
+
+
+def _seeded(side: Side) -> bool:
+    """Whether a model was fine-tuned, and so has seeds: ``tecoa.tiny`` does, ``clip`` does not."""
+    return "." in side.model
+
+
+def _means(record: Record, side: Side) -> bool:
+    identity = record.identity
+    template = identity.dataset.template
+    if side.template is not None and template != side.template:
+        return False
+    if side.template is None and any(d.startswith("template:") for d in identity.protocol.deviations):
+        return False
+    if side.attack == CLEAN:
+        return True
+    attack = identity.attack
+    same = attack.name == side.attack and Fraction(attack.eps) == Fraction(side.eps)
+    return same and (attack.scoring == side.stopped_by)
+
+
+def _right_at(placed: Placed, side: Side, contrast: Contrast) -> Bools | None:
+    verdicts, record = placed.verdicts, placed.record
+    column = _depth(contrast.depth, record)
+    if column is None:
+        return None
+    if side.attack == CLEAN:
+        broken = verdicts.clean_broken(contrast.scored_by)
+        return None if broken is None else ~broken[:, column - 1]
+    aims = list(verdicts.attacked)
+    if side.aimed is not None:
+        wanted = _depth(side.aimed, record)
+        aims = [depth for depth in aims if depth == wanted]
+    parts = [verdicts.attack_broken(depth, contrast.scored_by) for depth in aims]
+    known = [part[:, column - 1] for part in parts if part is not None]
+    return ~np.logical_or.reduce(known) if known else None
+
+
+def _depth(depth: Depth, record: Record) -> int | None:
+    deepest = len(record.depths)
+    wanted = deepest if depth == LEAF else depth
+    return wanted if wanted <= deepest else None
+
+
+def _of_classes(placed: Placed, classes: str) -> Bools:
+    labels = placed.verdicts.labels
+    if classes == "all":
+        return np.ones(len(labels), dtype=np.bool_)
+    mask = np.array(load_seen().known_mask(placed.record.identity.dataset.name), dtype=np.bool_)
+    return np.asarray(mask[labels] == (classes == "seen"))

@@ -1,0 +1,126 @@
+"""Claims as tables: one that says which held, and one with every figure behind them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from hierbench.board.ledger import Placed
+from hierbench.reporting.claims.evidence import Evidence
+from hierbench.reporting.claims.file import LEAF, ClaimsFile, Contrast
+from hierbench.reporting.claims.judge import MIN_SEEDS, Finding, Judged, judge
+from hierbench.reporting.collect import Selection
+from hierbench.reporting.standings import gather
+from hierbench.reporting.table import Report, Row, Table, Value
+
+Line = tuple[Value, ...]
+FOUND = ("held", "did not hold", "not shown", "not measured")
+
+
+def claims_report(claims: ClaimsFile, records: Path) -> Report:
+    """Return the tables of a claims file over a folder of records; records that failed their checks do not count."""
+    placed = [p for p in gather(records, Selection(protocol=claims.protocol)) if not p.record.checks.failed]
+    judged = judge(claims, Evidence(placed))
+    return Report((_summary(claims, judged, placed), _details(claims, judged)), tuple(_rows(claims, judged)))
+
+
+def _summary(claims: ClaimsFile, judged: Sequence[Judged], placed: Sequence[Placed]) -> Table:
+    lines: list[Line] = []
+    for entry in judged:
+        counts = [sum(f.verdict == word for f in entry.findings) for word in FOUND]
+        said = ", ".join(f"{count} {word}" for count, word in zip(counts, FOUND, strict=True) if count)
+        why = entry.claim.otherwise if entry.verdict == "did not hold" else ""
+        verdict = entry.verdict if entry.verdict != "did not hold" else "did not hold, at this scale"
+        lines.append(tuple(map(Value, (entry.claim.statement, entry.claim.printed, verdict, said, why))))
+    notes = (
+        f"protocol {claims.protocol}, {len(placed)} records; a claim held only where every contrast below it did",
+        "printed: what the source says; a thought: why it may not have held here",
+    )
+    return Table(claims.title, ("claim", "printed", "here", "contrasts", "a thought"), tuple(lines), notes)
+
+
+def _details(claims: ClaimsFile, judged: Sequence[Judged]) -> Table:
+    lines: list[Line] = []
+    rules: list[int] = []
+    headings = ("contrast", "data set", "depth", "n", "seeds", "difference", "by seed", "p", "Holm", "detectable",
+                "verdict")  # fmt: skip
+    for entry in judged:
+        measured = [finding for finding in entry.findings if finding.seeds]
+        if measured:
+            rules.append(len(lines))
+            lines.append((Value(entry.claim.statement), *(Value("") for _ in headings[1:])))
+            lines += [_line(finding) for finding in measured]
+    missing = sum(not finding.seeds for entry in judged for finding in entry.findings)
+    notes = (
+        "contrast: accuracy of the first less that of the second at that depth, in points, mean over the seeds with "
+        "the 95 % t-interval; the claim says it is above 0",
+        "p: exact McNemar over the samples, the largest of the seeds; Holm: over all rows measured",
+        "detectable: smallest difference one seed finds with 80 % power (–: none, the two disagree too rarely)",
+        f"held: at least {MIN_SEEDS} seeds, all above 0, the interval too, Holm < 0.05; not shown: too few seeds, or "
+        "smaller than detectable; did not hold: the rest",
+        *([f"{missing} contrasts were not measured and are not shown"] if missing else []),
+    )
+    return Table(f"{claims.title}: every contrast", headings, tuple(lines), notes, rules=tuple(rules[1:]),
+                 intervals="differences")  # fmt: skip
+
+
+def _line(finding: Finding) -> Line:
+    contrast = finding.contrast
+    by_seed = ", ".join(f"{100 * d:+.1f}".replace("-", "−") for d in finding.differences)
+    detectable = None if finding.detectable is None or finding.detectable >= 1 else finding.detectable
+    mean = Value(finding.mean, "points", low=finding.low, high=finding.high)
+    return (
+        Value(contrast.words()),
+        Value(_place(contrast)),
+        Value("leaf" if contrast.depth == LEAF else contrast.depth),
+        Value(finding.samples or None, "integer"),
+        Value(finding.seeds, "integer"),
+        mean,
+        Value(by_seed if finding.seeds > 1 else ""),
+        Value(finding.p_value, "p"),
+        Value(finding.p_holm, "p"),
+        Value(detectable, "share"),
+        Value(finding.verdict),
+    )
+
+
+def _place(contrast: Contrast) -> str:
+    words = [contrast.dataset, f"{contrast.first.eps}"]
+    words += [] if contrast.scored_by == "rollup" else [contrast.scored_by]
+    words += [] if contrast.classes == "all" else [f"{contrast.classes} classes"]
+    return ", ".join(words)
+
+
+def _rows(claims: ClaimsFile, judged: Sequence[Judged]) -> list[Row]:
+    rows: list[Row] = []
+    for entry in judged:
+        for finding in entry.findings:
+            contrast = finding.contrast
+            sides: Row = {}
+            for name, side in (("first", contrast.first), ("second", contrast.second)):
+                sides |= {f"{name}_model": side.model, f"{name}_attack": side.attack, f"{name}_aimed": side.aimed,
+                          f"{name}_eps": side.eps, f"{name}_template": side.template}  # fmt: skip
+            rows.append(
+                {
+                    "claims": claims.name,
+                    "claim": entry.claim.id,
+                    "source": entry.claim.source,
+                    "dataset": contrast.dataset,
+                    "depth": contrast.depth,
+                    "scored_by": contrast.scored_by,
+                    "classes": contrast.classes,
+                    **sides,
+                    "samples": finding.samples,
+                    "seeds": finding.seeds,
+                    "difference": finding.mean,
+                    "difference_low": finding.low,
+                    "difference_high": finding.high,
+                    "by_seed": " ".join(repr(d) for d in finding.differences),
+                    "p": finding.p_value,
+                    "p_holm": finding.p_holm,
+                    "detectable": finding.detectable,
+                    "verdict": finding.verdict,
+                    "claim_verdict": entry.verdict,
+                }
+            )
+    return rows

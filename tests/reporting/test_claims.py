@@ -1,0 +1,231 @@
+"""Claims: read from a file, tested on the committed records, and judged by rules that are checked one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from hierbench.cli.app import app, run
+from hierbench.errors import InputError
+from hierbench.evaluation.statistics import McNemar, holm, mcnemar
+from hierbench.paths import data_dir
+from hierbench.reporting.claims.evidence import Evidence, Pair
+from hierbench.reporting.claims.file import Claim, Contrast, Side, find_claims, read_claims
+from hierbench.reporting.claims.judge import Finding, Judged, judge, verdict_of
+from hierbench.reporting.claims.report import claims_report
+from hierbench.reporting.collect import Selection
+from hierbench.reporting.standings import gather
+
+RECORDS = Path(__file__).parents[2] / "leaderboard" / "records"
+TEXT = """
+name = "test"
+title = "Claims of a test"
+protocol = "digits-v1"
+seeds = ["", "-s1", "-s2"]
+
+[[claim]]
+id = "one"
+statement = "Superclass attacks are worse for superclasses"
+source = "a test"
+printed = "{tecoa|mean of 15|clean} there"
+reported = "hier_aft-paper"
+otherwise = "nobody knows"
+[[claim.contrast]]
+models = ["clip", "tecoa.digits"]
+datasets = ["digits"]
+depths = [1, "leaf"]
+first = { attack = "leaf_pgd" }
+second = { attack = "superclass_pgd", aimed = 1 }
+
+[[claim]]
+id = "two"
+statement = "Hier-AFT keeps more than TeCoA"
+source = "a test"
+printed = "nothing"
+otherwise = "nobody knows"
+[[claim.contrast]]
+datasets = ["digits"]
+depths = ["leaf"]
+first = { model = "hier_aft.digits", attack = "multilevel_apgd" }
+second = { model = "tecoa.digits", attack = "multilevel_apgd" }
+"""
+
+
+@pytest.fixture
+def claims_file(tmp_path: Path) -> Callable[..., Path]:
+    def write(text: str = TEXT) -> Path:
+        path = tmp_path / "claims.toml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def verdicts(model: str, attack: str) -> pd.DataFrame:
+    (path,) = (RECORDS / "digits-v1" / model).glob(f"*.{attack}.rollup.*.parquet")
+    return pd.read_parquet(path)
+
+
+def test_a_contrast_is_the_difference_of_two_columns_of_the_verdict_files(claims_file: Callable[..., Path]) -> None:
+    claims = read_claims(claims_file())
+    found = judge(claims, Evidence(gather(RECORDS, Selection(protocol="digits-v1"))))[0].findings
+    for finding in found:
+        contrast = finding.contrast
+        leaf, above = (verdicts(contrast.first.model, name) for name in ("leaf_pgd", "superclass_pgd"))
+        depth = 3 if contrast.depth == "leaf" else contrast.depth
+        clean = leaf[f"clean_broken_rollup_d{depth}"]
+        first = ~(leaf[f"attack_d3_broken_rollup_d{depth}"] | clean)
+        second = ~(above[f"attack_d1_broken_rollup_d{depth}"] | above[f"clean_broken_rollup_d{depth}"])
+        assert finding.samples == len(leaf) == 360 and finding.seeds == 1
+        assert finding.differences == (pytest.approx(first.mean() - second.mean()),)
+        assert finding.tests == (mcnemar(first, second),)
+        assert finding.verdict == "not shown", "one seed shows nothing"
+    assert found[0].differences[0] > 0.3, "on the undefended digits the two attacks differ by far"
+
+
+def test_holm_is_over_every_measured_contrast_of_the_file(claims_file: Callable[..., Path]) -> None:
+    judged = judge(read_claims(claims_file()), Evidence(gather(RECORDS, Selection(protocol="digits-v1"))))
+    found = [finding for entry in judged for finding in entry.findings]
+    assert [f.p_holm for f in found] == list(holm([f.p_value for f in found if f.p_value is not None]))
+    assert len(found) == 5
+
+
+def pair(first: list[int], second: list[int]) -> Pair:
+    return Pair(np.array(first, dtype=bool), np.array(second, dtype=bool))
+
+
+class Told(Evidence):
+    """Evidence that says what it was told."""
+
+    def __init__(self, pairs: list[Pair | None]) -> None:
+        self._pairs = pairs
+
+    def pairs(self, contrast: Contrast, seeds: object) -> list[Pair | None]:
+        return self._pairs
+
+
+def judged_on(claims_file: Callable[..., Path], pairs: list[Pair | None]) -> Finding:
+    text = TEXT.split("[[claim]]")
+    claims = read_claims(claims_file("[[claim]]".join([text[0], text[2]])))
+    ((finding,),) = [entry.findings for entry in judge(claims, Told(pairs))]
+    return finding
+
+
+def test_the_interval_is_students_over_the_seeds_and_p_the_worst_of_them(claims_file: Callable[..., Path]) -> None:
+    pairs = [pair([1] * 90 + [0] * 10, [1] * k + [0] * (100 - k)) for k in (60, 62, 64)]
+    finding = judged_on(claims_file, list(pairs))
+    assert finding.differences == pytest.approx((0.3, 0.28, 0.26))
+    half = 4.302652729911275 * 0.02 / 3**0.5  # t(2) at 97.5 %
+    assert (finding.low, finding.high) == pytest.approx((0.28 - half, 0.28 + half))
+    assert finding.p_value == max(mcnemar(p.first, p.second).p_value for p in pairs)
+    assert finding.verdict == "held"
+
+
+@pytest.mark.parametrize(
+    ("losses", "verdict"),
+    [
+        ((30, 28), "not shown"),  # two seeds
+        ((30, 28, -26), "not shown"),  # a seed the other way: the mean is smaller than n can show
+        ((40, 38, -6), "did not hold"),  # and here it is not
+        ((30, 28, 2), "did not hold"),  # the interval over the seeds reaches 0
+        ((-30, -28, -26), "did not hold"),  # the other way round
+        ((2, 3, 2), "not shown"),  # all above 0, and smaller than n can show
+        ((30, 29, 28), "held"),
+    ],
+)
+def test_what_is_held_shown_and_not(claims_file: Callable[..., Path], losses: tuple[int, ...], verdict: str) -> None:
+    pairs: list[Pair | None] = []
+    for loss in losses:
+        first, second = [1] * 50 + [0] * 50, [1] * (50 - abs(loss)) + [0] * (50 + abs(loss))
+        flips = [1 - first[70]], [first[70]]  # one pair the other way, so that the two disagree in both directions
+        one, other = [*first, *flips[0]], [*second, *flips[1]]
+        pairs.append(pair(other, one) if loss < 0 else pair(one, other))
+    assert judged_on(claims_file, pairs).verdict == verdict
+
+
+def test_nothing_is_shown_where_a_record_is_missing(claims_file: Callable[..., Path]) -> None:
+    assert judged_on(claims_file, [None, None, None]).verdict == "not measured"
+    some = pair([1] * 90 + [0] * 10, [1] * 40 + [0] * 60)
+    assert judged_on(claims_file, [some, None, some]).verdict == "not shown"
+
+
+def finding_of(**said: object) -> Finding:
+    side = Side(model="m.v", attack="none", stopped_by="rollup", eps="1/255")
+    contrast = Contrast(
+        dataset="digits", depth=1, scored_by="rollup", classes="all", first=side, second=side, least=0.1
+    )
+    given: dict[str, object] = {
+        "contrast": contrast, "samples": 100, "differences": (0.2, 0.2, 0.2), "tests": (McNemar(20, 0, 1e-6),) * 3,
+        "mean": 0.2, "low": 0.15, "high": 0.25, "p_value": 1e-6, "p_holm": 0.001, "detectable": 0.1,
+        "verdict": "not shown",
+    }  # fmt: skip
+    return Finding(**{**given, **said})  # type: ignore[arg-type]
+
+
+def test_a_difference_must_be_larger_than_what_would_matter() -> None:
+    assert verdict_of(finding_of()) == "held"
+    assert verdict_of(finding_of(low=0.05)) == "did not hold"
+    assert verdict_of(finding_of(p_holm=0.06)) == "did not hold"
+
+
+def test_a_claim_is_as_good_as_its_worst_contrast() -> None:
+    claim = Claim(id="c", statement="s", source="s", printed="p", otherwise="o", contrasts=())
+    kinds = {v: finding_of(verdict=v) for v in ("held", "not measured", "not shown", "did not hold")}
+    for count, worst in enumerate(kinds, start=1):
+        assert Judged(claim, tuple(list(kinds.values())[:count])).verdict == worst
+    assert Judged(claim, (kinds["not measured"], kinds["not shown"])).verdict == "not shown"
+
+
+def test_the_tables_say_what_is_printed_and_what_was_found(claims_file: Callable[..., Path]) -> None:
+    report = claims_report(read_claims(claims_file()), RECORDS)
+    summary, details = report.tables
+    first = [value.content for value in summary.rows[0]]
+    assert first == ["Superclass attacks are worse for superclasses", "52.62 there", "not shown", "4 not shown", ""]
+    assert len(report.rows) == 5 and {row["claim"] for row in report.rows} == {"one", "two"}
+    said = [row[0].content for row in details.rows]
+    assert "clip: leaf_pgd − superclass_pgd at depth 1" in said
+    assert "hier_aft.digits − tecoa.digits: multilevel_apgd" in said
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('protocol = "digits-v1"', 'protocol = "digit-v1"', "protocol: "),
+        ('id = "two"', 'id = "one"', "claim: id 'one' is there twice"),
+        ('otherwise = "nobody knows"\n[[claim.contrast]]\nmodels', "[[claim.contrast]]\nmodels", "otherwise: missing"),
+        ("depths = [1,", "depths = [0,", "contrast[0].depths: 0 is no depth"),
+        ('datasets = ["digits"]', 'datasets = ["cifar100"]', "datasets: 'cifar100' is none of the protocol's"),
+        ('first = { attack = "leaf_pgd" }', 'first = { atack = "leaf_pgd" }', "first.atack: did you mean 'attack'"),
+        ('models = ["clip", "tecoa.digits"]\n', "", "first.model: missing"),
+        ("{tecoa|mean of 15|clean}", "{tecoa|mean of 16|clean}", "0 such figures are reported"),
+        ('name = "test"', "name = test", "not valid TOML"),
+        ('depths = ["leaf"]', 'depths = ["leaf"]\nclasses = "new"', "classes: 'new' is none of all, seen, unseen"),
+    ],
+)
+def test_a_malformed_file_is_refused_by_key(claims_file: Callable[..., Path], old: str, new: str, words: str) -> None:
+    assert old in TEXT
+    with pytest.raises(InputError) as caught:
+        read_claims(claims_file(TEXT.replace(old, new, 1) if old != 'id = "two"' else TEXT.replace(old, new)))
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_every_shipped_file_can_be_read() -> None:
+    names = sorted(path.stem for path in (data_dir() / "leaderboard" / "claims").glob("*.toml"))
+    assert names == ["tiny-v1"]
+    for name in names:
+        assert read_claims(find_claims(name)).name == name
+    with pytest.raises(InputError, match=r"give a .toml file, or one of tiny-v1"):
+        find_claims("nothing")
+
+
+def test_the_command_writes_every_format(claims_file: Callable[..., Path], tmp_path: Path) -> None:
+    path = str(claims_file())
+    for form in ("markdown", "latex", "csv", "rich"):
+        result = CliRunner().invoke(app, ["claims", path, "--records", str(RECORDS), "--format", form])
+        assert result.exit_code == 0 and "not shown" in result.output
+    assert run(["claims", "nothing"]) == 2
