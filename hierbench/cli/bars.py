@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from hierbench.cli.common import console
 
 PhaseReport = Callable[[str, int, int, Mapping[str, float]], None]
-"""Called with (phase, step, steps, figures by name)."""
+"""Called with (phase, step, steps, figures by name), as ``sweep.training.Report`` is."""
 
 
 @contextmanager

@@ -44,6 +44,9 @@ def sweep(
         typer.Option("--set", help="A parameter of submitit: name=value, such as slurm_partition=gpu."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the results. [./hierbench-results]")] = None,
+    models: Annotated[
+        Path | None, typer.Option(help="Folder of the models that the plan trains. [./hierbench-models]")
+    ] = None,
     records: Annotated[
         list[Path] | None, typer.Option(help="More folders of records that estimates may rest on.")
     ] = None,
@@ -51,36 +54,45 @@ def sweep(
     data_root: Annotated[Path | None, typer.Option(help="Folder of the image data. [HIERBENCH_DATA_ROOT]")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", help="One line a cell, no bars.")] = False,
 ) -> int:
-    """Run what is missing of a plan: models x data sets x attacks x eps, each cell resumable.
+    """Run what is missing of a plan: trainings first, then models x data sets x attacks x eps, each cell resumable.
 
     `hierbench sweep status PLAN` shows how far each cell is. A cell that fails is noted, and the others go on.
     """
+    from hierbench.cli.sweep_run import Runner
     from hierbench.sweep.plan import find_plan, read_plan
+    from hierbench.sweep.run import CellJob, Job
     from hierbench.sweep.state import look_up, results_folder
+    from hierbench.sweep.trained import TrainingJob, untrained
 
     if jobs < 1:
         raise InputError(f"--jobs: {jobs} is not a number of cells; give 1 or more")
     status, name = _words(words)
-    plan = read_plan(find_plan(name), out=out, device=device, data_root=data_root)
-    states = look_up(plan)
+    plan = read_plan(find_plan(name), out=out, models=models, device=device, data_root=data_root)
+    states, folder = look_up(plan), results_folder(plan)
     missing = [s.cell for s in states if s.state not in ("done", "flagged")]
     if status or dry_run:
-        _show(plan, states, _estimates(plan, missing, [results_folder(plan), *(records or [])]))
+        if plan.trainings:
+            _show_trainings(plan, folder)
+        _show(plan, states, _estimates(plan, missing, [folder, *(records or [])]))
         return ExitCode.DONE
     if not missing:
         console().print(f"{plan.name}: all {len(states)} cells are done")
         return _code(states)
-    folder = results_folder(plan)
     console().print(f"{plan.name}: {len(states) - len(missing)} of {len(states)} cells are done")
+    wanted = {cell.request.model for cell in missing}
+    first: list[Job] = [TrainingJob(t, folder) for t in untrained(plan.trainings, folder) if str(t.folder) in wanted]
+    then: list[Job] = [CellJob(cell, folder) for cell in missing]
     if executor is Executor.SLURM:
         from hierbench.sweep.cluster import submit_slurm
 
-        ids = submit_slurm(missing, folder, parallel=jobs, parameters=_parameters(set_))
+        ids = submit_slurm(first or then, folder, parallel=jobs, parameters=_parameters(set_))
+        what = "trainings; give the command again when they are done, for the cells" if first else "cells"
         console().print(
-            f"queued {len(ids)} cells as {ids[0]} to {ids[-1]}; hierbench sweep status {name} tells how far"
+            f"queued {len(ids)} {what}; jobs {ids[0]} to {ids[-1]}; hierbench sweep status {name} tells how far"
         )
         return ExitCode.DONE
-    failed = _run(missing, folder, executor, jobs=jobs, parameters=_parameters(set_), quiet=quiet)
+    runner = Runner(folder, executor, processes=jobs, parameters=_parameters(set_), quiet=quiet)
+    failed = runner.run(first) + runner.run(then)
     return ExitCode.FAILED if failed else _code(look_up(plan))
 
 
@@ -98,30 +110,16 @@ def _words(words: Sequence[str]) -> tuple[bool, str]:
     return False, words[0]
 
 
-def _run(
-    cells: Sequence[PlannedCell], folder: Path, kind: Executor, *, jobs: int, parameters: dict[str, object], quiet: bool
-) -> int:
-    out, total, count = console(), len(cells), 0
+def _show_trainings(plan: SweepPlan, folder: Path) -> None:
+    from rich.text import Text
 
-    def said(cell: PlannedCell, error: str | None, record: Record | None = None) -> None:
-        nonlocal count
-        count += 1
-        flags = "" if record is None or not record.checks.failed else "  failed a trust check"
-        outcome = f"failed: {error}" if error else f"done{flags}"
-        out.print(f"[{count}/{total}] {cell.title}: {outcome}", soft_wrap=True)
+    from hierbench.reporting.table import printable
+    from hierbench.sweep.trained import training_state
 
-    if kind is Executor.LOCAL:
-        from hierbench.sweep.cluster import run_local
-
-        return run_local(cells, folder, processes=jobs, parameters=parameters, done=said)
-    if jobs > 1 or parameters:
-        raise InputError("--jobs and --set go with --executor local or slurm")
-    from hierbench.evaluation.observer import Observer
-    from hierbench.reporting.progress import RichProgress
-    from hierbench.sweep.run import run_here
-
-    observer = Observer() if quiet else RichProgress(console(stderr=True))
-    return run_here(cells, folder, done=lambda c, record, error: said(c, error, record), observer=observer)
+    out = console()
+    for training in plan.trainings:
+        state, error = training_state(training, folder)
+        out.print(Text(printable(f"{training.title}: {f'failed: {error}' if error else state}")), soft_wrap=True)
 
 
 def _estimates(plan: SweepPlan, missing: Sequence[PlannedCell], folders: Sequence[Path]) -> dict[str, Estimate]:

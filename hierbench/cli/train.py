@@ -57,7 +57,7 @@ def train(
     On several GPUs: torchrun --nproc-per-node N -m hierbench train ...
     """
     from hierbench.cli.bars import phase_bars
-    from hierbench.cli.training import TrainRequest, run_training
+    from hierbench.sweep.training import TrainRequest, run_training
 
     given: dict[str, object] = {"shots": shots, "train_scope": train_scope, "shuffle_tree": shuffle_tree}
     request = TrainRequest(

@@ -1,4 +1,4 @@
-"""Cells as jobs of their own: processes on this machine, or SLURM, both through submitit."""
+"""Cells and trainings as jobs of their own: processes on this machine, or SLURM, both through submitit."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from hierbench.errors import InputError
-from hierbench.sweep.plan import PlannedCell
-from hierbench.sweep.run import CellJob
+from hierbench.sweep.run import Job
 
 JOBS_FOLDER = ".sweep/jobs"
 POLL_SECONDS = 0.5
 
 
 class Preemptible:
-    """Runs a cell's job as submitit calls it; one that is preempted is queued again and goes on from its journal."""
+    """Runs a job as submitit calls it; one that is preempted is queued again and goes on where it was."""
 
-    def __call__(self, job: CellJob) -> str:
-        """Evaluate the cell and return its name."""
-        return job.run().identity.cell
+    def __call__(self, job: Job) -> str:
+        """Do the job and return the name of what it made."""
+        return job.finish()
 
-    def checkpoint(self, job: CellJob) -> Any:
+    def checkpoint(self, job: Job) -> Any:
         """Return what to queue when the job has to make room."""
         from submitit.helpers import DelayedSubmission
 
@@ -44,45 +43,42 @@ def executor(folder: Path, *, kind: str, parameters: Mapping[str, Any]) -> Any:
 
 
 def run_local(
-    cells: Sequence[PlannedCell],
+    jobs: Sequence[Job],
     folder: Path,
     *,
     processes: int,
     parameters: Mapping[str, Any],
-    done: Callable[[PlannedCell, str | None], None],
+    done: Callable[[Job, str | None], None],
 ) -> int:
-    """Run cells in at most ``processes`` processes at a time and return how many failed.
+    """Run jobs in at most ``processes`` processes at a time and return how many failed.
 
     Ctrl-C ends the running ones; what they have done stays in their journals.
     """
     made = executor(folder, kind="local", parameters=parameters)
-    waiting, running, failed = list(cells), dict[str, tuple[PlannedCell, Any]](), 0
+    waiting, running, failed = list(jobs), dict[str, tuple[Job, Any]](), 0
     try:
         while waiting or running:
             while waiting and len(running) < processes:
-                cell = waiting.pop(0)
-                running[cell.key] = (cell, made.submit(Preemptible(), CellJob(cell, folder)))
-            for key, (cell, job) in list(running.items()):
-                if not job.done():
+                job = waiting.pop(0)
+                running[job.key] = (job, made.submit(Preemptible(), job))
+            for key, (job, queued) in list(running.items()):
+                if not queued.done():
                     continue
-                error = job.exception()
+                error = queued.exception()
                 failed += error is not None
-                done(cell, None if error is None else _last_line(error))
+                done(job, None if error is None else _last_line(error))
                 del running[key]
             time.sleep(POLL_SECONDS)
     finally:
-        for _, job in running.values():
-            job.cancel(check=False)
+        for _, queued in running.values():
+            queued.cancel(check=False)
     return failed
 
 
-def submit_slurm(
-    cells: Sequence[PlannedCell], folder: Path, *, parallel: int, parameters: Mapping[str, Any]
-) -> list[str]:
-    """Queue cells as one SLURM array and return the ids of its jobs; ``parallel`` bounds how many run at once."""
+def submit_slurm(jobs: Sequence[Job], folder: Path, *, parallel: int, parameters: Mapping[str, Any]) -> list[str]:
+    """Queue jobs as one SLURM array and return the ids of its jobs; ``parallel`` bounds how many run at once."""
     made = executor(folder, kind="slurm", parameters={"slurm_array_parallelism": parallel, **parameters})
-    jobs = made.map_array(Preemptible(), [CellJob(cell, folder) for cell in cells])
-    return [str(job.job_id) for job in jobs]
+    return [str(queued.job_id) for queued in made.map_array(Preemptible(), list(jobs))]
 
 
 def _last_line(error: BaseException) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import itertools
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,9 +16,10 @@ from hierbench.evaluation.request import Request
 from hierbench.evaluation.storage import digest_json
 from hierbench.paths import data_dir
 from hierbench.registry import UnknownNameError
+from hierbench.sweep.trained import KEYS, PlannedTraining, planned
 
 MAX_CELLS = 100_000
-_TOP = {"name": str, "description": str, "protocol": str, "cells": list}
+_TOP = {"name": str, "description": str, "protocol": str, "cells": list, "train": list}
 _AXES: Mapping[str, type] = {
     "models": str, "datasets": str, "trees": str, "attacks": str, "eps": str, "scorings": str, "seeds": int,
 }  # fmt: skip
@@ -62,6 +64,8 @@ class SweepPlan:
     protocol: Protocol
     cells: tuple[PlannedCell, ...]
     path: Path
+    trainings: tuple[PlannedTraining, ...] = ()
+    """Models of the cells that are trained first, in order, each once."""
 
 
 def find_plan(text: str) -> Path:
@@ -77,7 +81,12 @@ def find_plan(text: str) -> Path:
 
 
 def read_plan(
-    path: Path, *, out: Path | None = None, device: str | None = None, data_root: Path | None = None
+    path: Path,
+    *,
+    out: Path | None = None,
+    models: Path | None = None,
+    device: str | None = None,
+    data_root: Path | None = None,
 ) -> SweepPlan:
     """Read a plan and expand it; anything wrong raises ``InputError`` naming the file and the key.
 
@@ -91,6 +100,7 @@ def read_plan(
         protocol = PROTOCOLS.get(content["protocol"])
     except UnknownNameError as error:
         reader.refuse("protocol", str(error))
+    reader.trainings(content.get("train", []), models=models, device=device, data_root=data_root)
     base = Request(protocol=protocol.name, out=out, device=device, data_root=data_root)
     cells: dict[str, PlannedCell] = {}
     for number, table in enumerate(content["cells"]):
@@ -101,7 +111,8 @@ def read_plan(
                 reader.refuse(f"cells[{number}]", f"the plan has more than {MAX_CELLS} cells")
     if not cells:
         reader.refuse("cells", "needs at least one table")
-    return SweepPlan(str(content.get("name", path.stem)), protocol, tuple(cells.values()), path)
+    trainings = tuple(reader.trained.values())
+    return SweepPlan(str(content.get("name", path.stem)), protocol, tuple(cells.values()), path, trainings)
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -116,6 +127,21 @@ def _content(path: Path) -> dict[str, Any]:
 class _Reader:
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.trained: dict[str, PlannedTraining] = {}
+
+    def trainings(self, tables: Sequence[Any], **places: Any) -> None:
+        """Read the ``[[train]]`` tables; their models can be named in the cells."""
+        for number, table in enumerate(tables):
+            where = f"train[{number}]"
+            self.table(where, table, KEYS, needed=("recipe",))
+            try:
+                found = planned(table, **places)
+            except InputError as error:
+                self.refuse(where, str(error))
+            for training in found:
+                if training.name in self.trained:
+                    self.refuse(where, f"model {training.name} is trained twice; give one of them another variant")
+                self.trained[training.name] = training
 
     def refuse(self, key: str, reason: str) -> NoReturn:
         raise InputError(f"plan {self.path}: {key}: {reason}")
@@ -171,8 +197,15 @@ class _Reader:
     def _folder_or(self, pattern: str, match: Any, protocol: Protocol) -> list[Any]:
         if "/" in pattern or "\\" in pattern:  # a folder keeps its path: its name alone would not find it again
             return [_Named(pattern)]
-        found: list[Any] = match(pattern, protocol.variant)
-        return found
+        own = [t for name, t in self.trained.items() if fnmatch.fnmatchcase(name, pattern)]
+        named: list[Any] = [_Named(str(training.folder)) for training in own]
+        try:
+            shipped: list[Any] = [m for m in match(pattern, protocol.variant) if m.name not in self.trained]
+        except InputError:
+            if not named:
+                raise
+            shipped = []
+        return [*shipped, *named]
 
     def _attacks(self, where: str, patterns: Sequence[str]) -> list[str]:
         from hierbench.attacks.catalogue import ATTACKS

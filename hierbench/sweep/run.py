@@ -1,11 +1,10 @@
-"""Running the cells of a plan one after the other, here; a cell that fails is noted and the others go on."""
+"""What a plan does, as jobs: each goes on where it was left, and leaves a note on how far it is beside the results."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from hierbench.errors import HierbenchError
 from hierbench.sweep.plan import PlannedCell
@@ -15,8 +14,20 @@ if TYPE_CHECKING:
     from hierbench.evaluation.observer import Observer
     from hierbench.evaluation.records import Record
 
-Done = Callable[[PlannedCell, "Record | None", str | None], None]
-"""Hears of each cell: its record, or in one line why there is none."""
+
+class Job(Protocol):
+    """Something of a plan that one process does from begin to end: a cell, or a training."""
+
+    @property
+    def key(self) -> str:
+        """What names it among the jobs of its plan."""
+
+    @property
+    def title(self) -> str:
+        """The job in words."""
+
+    def finish(self) -> str:
+        """Do it, going on where it was left, and return the name of what it made."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +36,20 @@ class CellJob:
 
     cell: PlannedCell
     folder: Path
+
+    @property
+    def key(self) -> str:
+        """The cell's."""
+        return self.cell.key
+
+    @property
+    def title(self) -> str:
+        """The cell's."""
+        return self.cell.title
+
+    def finish(self) -> str:
+        """Evaluate the cell, as submitit calls it, and return its name."""
+        return self.run().identity.cell
 
     def run(self, observer: Observer | None = None) -> Record:
         """Evaluate the cell and leave a note on it; a finished one is read, an interrupted one goes on."""
@@ -41,17 +66,3 @@ class CellJob:
             raise
         write_note(self.folder, self.cell, record=prepared.record_path)
         return record
-
-
-def run_here(cells: Sequence[PlannedCell], folder: Path, *, done: Done, observer: Observer | None = None) -> int:
-    """Run cells in order and return how many failed; only ``KeyboardInterrupt`` and its like end the row early."""
-    failed = 0
-    for cell in cells:
-        record, error = None, None
-        try:
-            record = CellJob(cell, folder).run(observer)
-        except Exception as problem:  # noqa: BLE001 - one broken cell must not cost the night's others
-            error = " ".join(str(problem).split()) or type(problem).__name__
-            failed += 1
-        done(cell, record, error)
-    return failed

@@ -14,9 +14,9 @@ from hierbench.evaluation.storage import atomic_write, digest_file, make_folder
 from hierbench.evaluation.stored import read_record
 from hierbench.models.catalogue import resolve_model
 from hierbench.models.storage import read_description
+from hierbench.sweep.notes import NOTES_FOLDER
 from hierbench.sweep.plan import PlannedCell, SweepPlan
 
-NOTES_FOLDER = ".sweep"
 State = Literal["missing", "begun", "done", "flagged", "failed"]
 
 

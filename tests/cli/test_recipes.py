@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from hierbench.cli.training import TrainRequest, resolve_recipe, split_settings
 from hierbench.datasets.catalogue import get_spec
 from hierbench.datasets.seen import load_seen
 from hierbench.defences.catalogue import DEFENCES
@@ -17,6 +16,7 @@ from hierbench.errors import InputError
 from hierbench.evaluation.protocol import PROTOCOLS
 from hierbench.hierarchy.catalogue import load_forest
 from hierbench.paths import data_dir
+from hierbench.sweep.training import TrainRequest, resolve_recipe, split_settings
 
 TRAINABLE = [name for name, spec in DEFENCES.items() if spec.implementation]
 SHIPPED = sorted(path.parent.name for path in (data_dir() / "weights").glob("*/training.json"))
@@ -164,7 +164,7 @@ def test_a_file_of_ones_own_is_a_recipe(tmp_path: Path) -> None:
 
 
 def test_a_backbone_that_is_not_shipped_is_asked_for(tmp_path: Path) -> None:
-    from hierbench.cli.training import run_training
+    from hierbench.sweep.training import run_training
 
     with pytest.raises(
         InputError, match=r"starts from ViT-B-32-quickgelu/openai.*--backbone local-dir:FOLDER"

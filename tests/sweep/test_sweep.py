@@ -20,6 +20,7 @@ from hierbench.paths import data_dir
 from hierbench.sweep.estimate import estimate_cell, total
 from hierbench.sweep.plan import find_plan, read_plan
 from hierbench.sweep.state import look_up, write_note
+from hierbench.sweep.trained import training_state
 
 SMALL = """
 protocol = "digits-v1"
@@ -294,3 +295,107 @@ def kill_jobs(out: Path) -> None:
 def test_a_plan_that_is_not_there_says_which_are() -> None:
     with pytest.raises(InputError, match=r"no such plan; give a .toml file, or one of .*tiny-v1-core"):
         find_plan("nothing")
+
+
+TRAINS = """
+protocol = "digits-v1"
+[[train]]
+recipe = "digits/clean_ft"
+variant = "few"
+seeds = [0, 2]
+[train.settings]
+steps = 2
+validation_images = 0
+
+[[train]]
+recipe = "digits/soft_labels"
+variant = "odd"
+seeds = [0, 1]
+shuffle_trees = [5, 6]
+[train.settings]
+steps = 2
+validation_images = 0
+
+[[cells]]
+models = ["*.few", "clean_ft.few-s2"]
+attacks = ["leaf_pgd"]
+limit = 4
+severity_samples = 0
+batch_size = 8
+[cells.settings]
+steps = 1
+"""
+
+
+def test_a_plan_names_the_models_it_trains_by_variant_and_seed(tmp_path: Path) -> None:
+    plan = read_plan(plan_file(tmp_path, TRAINS), models=tmp_path / "models")
+    assert [(t.name, t.request.seed) for t in plan.trainings] == [
+        ("clean_ft.few", 0), ("clean_ft.few-s2", 2), ("soft_labels.odd", 0), ("soft_labels.odd-s1", 1),
+    ]  # fmt: skip
+    assert [t.request.settings["shuffle_tree"] for t in plan.trainings[2:]] == [5, 6]
+    assert [Path(c.request.model).name for c in plan.cells] == ["clean_ft.few", "clean_ft.few-s2"]
+    assert len({t.key for t in plan.trainings}) == 4
+
+
+@pytest.mark.parametrize("executor", [[], ["--executor", "local", "--jobs", "2"]])
+def test_what_a_plan_trains_is_trained_once_and_only_if_a_cell_wants_it(
+    tmp_path: Path, executor: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan, models, out = plan_file(tmp_path, TRAINS), tmp_path / "models", tmp_path / "out"
+    command = ["sweep", str(plan), "--out", str(out), "--models", str(models), "--quiet", *executor]
+    assert run(command) == 0
+    assert sorted(p.name for p in models.iterdir()) == ["clean_ft.few", "clean_ft.few-s2"]
+    made = records(out)
+    assert {r.identity.model.name for r in made.values()} == {"clean_ft.few", "clean_ft.few-s2"}
+    assert len({r.identity.model.weights_hash for r in made.values()}) == 2, "two seeds are two models"
+    written = {p: p.stat().st_mtime_ns for p in models.rglob("*") if p.is_file()}
+    capsys.readouterr()
+    assert run(command) == 0 and "all 2 cells are done" in capsys.readouterr().out
+    assert {p: p.stat().st_mtime_ns for p in models.rglob("*") if p.is_file()} == written
+    assert run(["sweep", "status", *command[1:6]]) == 0
+    said = capsys.readouterr().out
+    assert said.count(": trained") == 2 and said.count(": missing") == 2
+
+
+def test_another_setting_is_another_training(tmp_path: Path) -> None:
+    models, out = tmp_path / "models", tmp_path / "out"
+    places = ["--out", str(out), "--models", str(models), "--quiet"]
+    text = TRAINS.replace('models = ["*.few", "clean_ft.few-s2"]', 'models = ["clean_ft.few"]')
+    assert run(["sweep", str(plan_file(tmp_path, text)), *places]) == 0
+    first = read_plan(tmp_path / "plan.toml", models=models).trainings[0]
+    assert training_state(first, out) == ("trained", None)
+    changed = read_plan(plan_file(tmp_path, text.replace("steps = 2", "steps = 3", 1)), models=models).trainings[0]
+    assert training_state(changed, out) == ("missing", None)
+    (models / "clean_ft.few" / "model.json").unlink()
+    assert training_state(first, out) == ("missing", None)
+
+
+def test_a_training_that_fails_is_noted_and_its_cells_say_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = TRAINS.replace("steps = 2\n", "steps = 2\nlearning_rate = -1.0\n", 1)
+    out = tmp_path / "out"
+    command = ["sweep", str(plan_file(tmp_path, text)), "--out", str(out), "--models", str(tmp_path / "m"), "--quiet"]
+    assert run(command) == 1
+    said = capsys.readouterr().out
+    assert said.count("failed: setting learning_rate = -1.0: it should be above 0") == 2
+    assert said.count("failed:") == 4, "two trainings, and the cells of their models"
+    assert run(["sweep", "status", *command[1:6]]) == 0
+    assert "failed: setting learning_rate" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('recipe = "digits/clean_ft"', 'recipe = "digits/clean"', "train[0]: recipe: unknown recipe"),
+        ("seeds = [0, 2]", "seeds = [0, -2]", "train[0]: seeds: must be a list of whole numbers"),
+        ("shuffle_trees = [5, 6]", "shuffle_trees = [5]", "train[1]: shuffle_trees: must have one entry"),
+        ('variant = "odd"', 'varient = "odd"', "train[1].varient: unknown key"),
+        ('recipe = "digits/soft_labels"\nvariant = "odd"', 'recipe = "digits/clean_ft"\nvariant = "few"', "twice"),
+    ],
+)
+def test_a_wrong_training_is_refused_by_key(tmp_path: Path, old: str, new: str, words: str) -> None:
+    assert old in TRAINS
+    with pytest.raises(InputError) as caught:
+        read_plan(plan_file(tmp_path, TRAINS.replace(old, new)))
+    assert words in str(caught.value) and "\n" not in str(caught.value)

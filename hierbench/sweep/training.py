@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any, cast
 from hierbench.errors import InputError
 
 if TYPE_CHECKING:
-    from hierbench.cli.bars import PhaseReport
     from hierbench.defences.recipe import Recipe
     from hierbench.defences.settings import DefenceSettings, Settings
     from hierbench.defences.training.settings import TrainingSettings
 
 MODELS_FOLDER = "hierbench-models"
+
+Report = Callable[[str, int, int, Mapping[str, float]], None]
+"""Hears of (phase, step, steps, figures by name)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +107,7 @@ def resolve_recipe(request: TrainRequest) -> Recipe:
     return dataclasses.replace(recipe, **said)
 
 
-def run_training(request: TrainRequest, *, report: PhaseReport, should_stop: Callable[[], bool]) -> Path | None:
+def run_training(request: TrainRequest, *, report: Report, should_stop: Callable[[], bool]) -> Path | None:
     """Train and write a model folder that ``hierbench eval --model <folder>`` takes; return it.
 
     Of several processes the first writes; the others return None.
