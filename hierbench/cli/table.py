@@ -32,6 +32,7 @@ class Layout(StrEnum):
     MODELS = "models"
     METHODS_DATASETS = "methods-datasets"
     METHODS_DEPTHS = "methods-depths"
+    METHODS_SEEN = "methods-seen"
     ATTACK_SCORE = "attack-score"
     ABLATION = "ablation"
 
@@ -45,7 +46,7 @@ class IntervalStyle(StrEnum):
 
 
 LAYOUTS = """depths, transfer, seen: tables a record; models: a row a record. For papers, the worst case over a model's
-records: methods-datasets, methods-depths, ablation; attack-score: attacked x scored depth."""
+records: methods-datasets, methods-depths, methods-seen (by class split), ablation; attack-score: attacked x scored."""
 AIMED = "Robust: per sample the worst over every attack and attacked depth, or over those aimed at the depth shown."
 
 

@@ -13,13 +13,15 @@ from hierbench.reporting.attack_score import SCORINGS, attack_score_report
 from hierbench.reporting.collect import Selection, collect_records
 from hierbench.reporting.comparable import check_comparable
 from hierbench.reporting.methods import methods_datasets_report, methods_depths_report
+from hierbench.reporting.methods_seen import methods_seen_report
 from hierbench.reporting.reported import read_reported
 from hierbench.reporting.standings import Scoring, Shown, gather
 from hierbench.reporting.table import Intervals, Report
 
 LayoutName = Literal[
-    "depths", "transfer", "seen", "models", "methods-datasets", "methods-depths", "attack-score", "ablation"
-]
+    "depths", "transfer", "seen", "models", "methods-datasets", "methods-depths", "methods-seen", "attack-score",
+    "ablation",
+]  # fmt: skip
 BY_RECORD = {
     "depths": layouts.depth_report,
     "transfer": layouts.transfer_report,
@@ -63,6 +65,8 @@ def make_report(
             report = methods_datasets_report(placed, shown, depth=read_depth(depth), reported=figures)
         elif layout == "methods-depths":
             report = methods_depths_report(placed, shown, depths=read_depths(depth, leaf), reported=figures)
+        elif layout == "methods-seen":
+            report = methods_seen_report(placed, shown, depths=read_depths(depth, leaf))
         elif layout == "ablation":
             report = ablation_report(placed, shown, depths=read_depths(depth, leaf), baseline=baseline)
         else:
@@ -91,9 +95,10 @@ def check_options(layout: str, *, depth: str | None, aimed: bool, baseline: str 
     if layout not in get_args(LayoutName):
         raise InputError(f"--layout: {layout!r} is none of {', '.join(get_args(LayoutName))}")
     methods = ("methods-datasets", "methods-depths")
+    together = (*methods, "methods-seen", "ablation")
     allowed = {
-        "--depth": (depth is not None, (*methods, "ablation")),
-        "--aimed": (aimed, (*methods, "ablation")),
+        "--depth": (depth is not None, together),
+        "--aimed": (aimed, together),
         "--baseline": (baseline is not None, ("ablation",)),
         "--reported": (reported, methods),
     }
