@@ -31,7 +31,7 @@ Width = Annotated[float, typer.Option(help="Inches; 3.3 is one column of a paper
 def add_to(app: typer.Typer) -> None:
     """Add the command and its kinds."""
     plot = typer.Typer(help="Draw pictures from records.", no_args_is_help=True)
-    for kind in (depths, eps, transfer, plane, training):
+    for kind in (depths, eps, transfer, plane, training, claims):
         plot.command()(kind)
     app.add_typer(plot, name="plot")
 
@@ -49,6 +49,22 @@ def training(
         read_curve(folder if folder is not None else Path(run)) for folder, run in zip(folders, runs, strict=True)
     ]
     _say(draw_curves(curves, out))
+
+
+def claims(
+    file: Annotated[str, typer.Argument(metavar="CLAIMS", help="A claims file, or the name of one brought along.")],
+    records: Records = None,
+    width: Annotated[float, typer.Option(help="Inches; 6.8 is two columns of a paper.")] = 6.8,
+    out: Out = Path("claims.pdf"),
+) -> None:
+    """Draw the differences that a claims file is about, by seed, with their verdicts."""
+    from hierbench.evaluation.request import RESULTS_FOLDER
+    from hierbench.reporting.claims.file import find_claims, read_claims
+    from hierbench.reporting.claims.report import judged_records
+    from hierbench.reporting.plots.claims import draw_claims
+
+    judged, _ = judged_records(read_claims(find_claims(file)), records or Path(RESULTS_FOLDER))
+    _say(draw_claims(judged, out, width=width))
 
 
 def depths(

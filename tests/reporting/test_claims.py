@@ -17,8 +17,9 @@ from hierbench.paths import data_dir
 from hierbench.reporting.claims.evidence import Evidence, Pair
 from hierbench.reporting.claims.file import Claim, Contrast, Side, find_claims, read_claims
 from hierbench.reporting.claims.judge import Finding, Judged, judge, verdict_of
-from hierbench.reporting.claims.report import claims_report
+from hierbench.reporting.claims.report import claims_report, judged_records
 from hierbench.reporting.collect import Selection
+from hierbench.reporting.plots.claims import draw_claims
 from hierbench.reporting.standings import gather
 
 RECORDS = Path(__file__).parents[2] / "leaderboard" / "records"
@@ -93,6 +94,16 @@ def test_holm_is_over_every_measured_contrast_of_the_file(claims_file: Callable[
     found = [finding for entry in judged for finding in entry.findings]
     assert [f.p_holm for f in found] == list(holm([f.p_value for f in found if f.p_value is not None]))
     assert len(found) == 5
+
+
+def test_a_record_off_its_protocol_is_no_evidence(claims_file: Callable[..., Path]) -> None:
+    """Images of another split were scored beside the protocol's: they must not stand in for them."""
+    text = TEXT.split("[[claim]]")[0].replace("digits-v1", "tiny-v1") + "[[claim]]" + TEXT.split("[[claim]]")[2]
+    text = text.replace('"digits"', '"tiny_imagenet@32"').replace(".digits", ".tiny").replace("multilevel_apgd", "apgd")
+    placed = gather(RECORDS, Selection(protocol="tiny-v1", dataset="tiny_imagenet@32", attack="apgd"))
+    assert placed and all(p.record.identity.dataset.split == "heldout" for p in placed)
+    ((finding,),) = [entry.findings for entry in judge(read_claims(claims_file(text)), Evidence(placed))]
+    assert finding.verdict == "not measured"
 
 
 def pair(first: list[int], second: list[int]) -> Pair:
@@ -229,3 +240,21 @@ def test_the_command_writes_every_format(claims_file: Callable[..., Path], tmp_p
         result = CliRunner().invoke(app, ["claims", path, "--records", str(RECORDS), "--format", form])
         assert result.exit_code == 0 and "not shown" in result.output
     assert run(["claims", "nothing"]) == 2
+
+
+def test_the_picture_has_a_row_for_every_measured_contrast(claims_file: Callable[..., Path], tmp_path: Path) -> None:
+    path, out = str(claims_file()), tmp_path / "claims.svg"
+    assert run(["plot", "claims", path, "--records", str(RECORDS), "--out", str(out)]) == 0
+    first = out.read_bytes()
+    assert run(["plot", "claims", path, "--records", str(RECORDS), "--out", str(out)]) == 0
+    assert out.read_bytes() == first, "the same bytes each time"
+    judged, _ = judged_records(read_claims(claims_file()), RECORDS)
+    drawn: list[tuple[float, float]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "hierbench.reporting.plots.claims._draw", lambda axes, place, f, label: drawn.append((place, f.mean))
+        )
+        draw_claims(judged, tmp_path / "again.svg")
+    assert [mean for _, mean in drawn] == [f.mean for entry in judged for f in entry.findings]
+    with pytest.raises(InputError, match="no contrast of the claims was measured"):
+        draw_claims([], out)

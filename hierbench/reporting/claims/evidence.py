@@ -14,6 +14,9 @@ from hierbench.evaluation.records import Record
 from hierbench.evaluation.verdicts import Bools
 from hierbench.reporting.claims.file import CLEAN, LEAF, Contrast, Depth, Side
 
+ASKED = ("attack:", "eps:", "scoring:", "limit:")
+"""In what a record may differ from its protocol: a side names the first three, and samples are matched one by one."""
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -72,10 +75,10 @@ def _seeded(side: Side) -> bool:
 
 def _means(record: Record, side: Side) -> bool:
     identity = record.identity
-    template = identity.dataset.template
-    if side.template is not None and template != side.template:
+    said = ASKED if side.template is None else (*ASKED, "template:")
+    if any(not deviation.startswith(said) for deviation in identity.protocol.deviations):
         return False
-    if side.template is None and any(d.startswith("template:") for d in identity.protocol.deviations):
+    if side.template is not None and identity.dataset.template != side.template:
         return False
     if side.attack == CLEAN:
         return True

@@ -19,9 +19,14 @@ FOUND = ("held", "did not hold", "not shown", "not measured")
 
 def claims_report(claims: ClaimsFile, records: Path) -> Report:
     """Return the tables of a claims file over a folder of records; records that failed their checks do not count."""
-    placed = [p for p in gather(records, Selection(protocol=claims.protocol)) if not p.record.checks.failed]
-    judged = judge(claims, Evidence(placed))
+    judged, placed = judged_records(claims, records)
     return Report((_summary(claims, judged, placed), _details(claims, judged)), tuple(_rows(claims, judged)))
+
+
+def judged_records(claims: ClaimsFile, records: Path) -> tuple[tuple[Judged, ...], list[Placed]]:
+    """Return the claims as a folder of records bears them out, and the records that were looked at."""
+    placed = [p for p in gather(records, Selection(protocol=claims.protocol)) if not p.record.checks.failed]
+    return judge(claims, Evidence(placed)), placed
 
 
 def _summary(claims: ClaimsFile, judged: Sequence[Judged], placed: Sequence[Placed]) -> Table:
