@@ -38,7 +38,9 @@ def evaluate(
     norm: Annotated[str | None, typer.Option(help="linf or l2.")] = None,
     limit: Annotated[int | None, typer.Option(help="First n samples of the stratified list.")] = None,
     split: Annotated[str | None, typer.Option(help="Split of the dataset.")] = None,
-    template: Annotated[str | None, typer.Option(help="Prompt with {noun} (with article) or {} (bare name).")] = None,
+    template: Annotated[
+        str | None, typer.Option(help="Prompt with {noun} (with article) or {} (bare name), or ensemble.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Gradient steps of the attack.")] = None,
     restarts: Annotated[int | None, typer.Option(help="Random starts of the attack.")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Another setting of the attack: name=value.")] = None,

@@ -98,7 +98,7 @@ def fill(registry: Registry[DatasetSpec]) -> None:
             confirmation="id, revision, columns and test split in MTEB's tasks; the other splits and the label names "
             "were not seen",
             literature_template="A photo of a {}, a type of aircraft.",
-            ensemble=kind("aircraft"),
+            ensemble=kind("aircraft", both=True),
             licence="for non-commercial research only",
             citation="Maji et al., Fine-Grained Visual Classification of Aircraft, arXiv 1306.5151",
             class_order_hash="sha256:c18bc8554dcc4335b86c81068fc585972707520110dcaa94dedef75fad45ac91",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.resources import files
 
+from hierbench.datasets.ensembles import ENSEMBLE
 from hierbench.errors import HierbenchError, InputError
 
 
@@ -69,7 +70,7 @@ class DatasetSpec:
     literature_template: str = ""
     """The literature's single prompt, with ``{}`` for the bare name (METHODS.md 6)."""
     ensemble: tuple[str, ...] = ()
-    """Prompt ensemble as in CLIP's zero-shot evaluation, with ``{}`` for the bare name."""
+    """Prompt ensemble as in CLIP's zero-shot evaluation, with ``{}`` for the bare name: ``--template ensemble``."""
     licence: str = ""
     citation: str = ""
     class_table: str = ""
@@ -105,6 +106,19 @@ class DatasetSpec:
     def revision_shown(self) -> str:
         """The pinned revision, or the word ``unpinned``."""
         return self.hub_revision or "unpinned"
+
+    def templates(self, template: str) -> tuple[str, ...]:
+        """Return the templates that ``template`` stands for: itself, or those of the ensemble for ``ensemble``.
+
+        A data set without an ensemble raises ``InputError``.
+        """
+        if template != ENSEMBLE:
+            return (template,)
+        if not self.ensemble:
+            raise InputError(
+                f"--template {ENSEMBLE}: dataset {self.name} has no ensemble of templates; give one template"
+            )
+        return self.ensemble
 
     def at_grid(self, side: int) -> DatasetSpec:
         """Return this data set resized to ``side`` x ``side`` pixels, under the name ``<name>@<side>``."""

@@ -83,7 +83,7 @@ class DatasetIdentity(Part):
     grid: tuple[Count, Count, Count]
     """Height, width and channels of the pixels the threat model acts on."""
     template: str
-    """Prompt template of every node."""
+    """Prompt template of every node, or ``ensemble`` for the data set's ensemble of them."""
     prompts_hash: Digest | None = None
     """SHA-256 over the prompts that made the logits, leaves first."""
 

@@ -73,7 +73,7 @@ def prepare_cell(request: Request, *, model: ZeroShotModel | None = None) -> Cel
             device=str(device),
         )
     model = model.to(device).eval()
-    bound: Any = bind(model, hierarchy, template=plan.template)
+    bound: Any = bind(model, hierarchy, template=images.spec.templates(plan.template))
     facts: Mapping[str, Value] = {}
     if plan.attack.prepare is not None:
         bound, facts = plan.attack.prepare(bound, plan.settings)

@@ -38,6 +38,7 @@ class Request:
     limit: int | None = None
     split: str | None = None
     template: str | None = None
+    """A prompt with ``{noun}`` or ``{}``, or ``ensemble`` for the data set's ensemble of them."""
     settings: Mapping[str, object] = field(default_factory=dict)
     """Attack settings by name, such as ``{"steps": 50}``."""
     seed: int | None = None
@@ -78,6 +79,7 @@ class Plan:
     split: str
     limit: int | None
     template: str
+    """A template, or ``ensemble``: see ``DatasetSpec.templates``."""
     attack: AttackSpec
     settings: dict[str, Value]
     norm: Literal["linf", "l2"]
@@ -109,6 +111,7 @@ def make_plan(request: Request, hierarchy: Hierarchy) -> Plan:
     """Fill a request's blanks from its protocol; anything impossible raises ``InputError`` naming the flag."""
     from hierbench.attacks.catalogue import ATTACKS
     from hierbench.attacks.named.external import by_engine
+    from hierbench.attacks.text.specs import is_text_attack
     from hierbench.datasets.catalogue import check_split, get_spec
 
     protocol = choose_protocol(request.protocol, request.dataset)
@@ -158,6 +161,8 @@ def make_plan(request: Request, hierarchy: Hierarchy) -> Plan:
     if limit not in entry.limits:
         changed.compare("limit", entry.limit, limit)
     template = request.template or entry.template or spec.template
+    if len(spec.templates(template)) > 1 and (is_text_attack(attack.name) or attack.name == "semantic_ensemble"):
+        raise InputError(f"--template: {attack.name} edits or replaces one prompt a class, {template} has several")
     changed.compare("template", entry.template or spec.template, template)
     numbers = {
         name: _whole(name, getattr(request, name), getattr(protocol, name), least)

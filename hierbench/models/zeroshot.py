@@ -20,6 +20,22 @@ TEXT_BATCH = 256
 """Prompts are encoded in batches of this size, always in the given order."""
 
 
+def ensemble_features(parts: Sequence[Tensor]) -> Tensor:
+    """Return one text feature a node, [N, E], from its features under each template, T times [N, E].
+
+    Its direction is that of the mean of the T unit-normalised features, as in CLIP's zero-shot evaluation (Radford et
+    al. 2021, arXiv 2103.00020); a cosine head reads nothing else. Its norm is the mean of the T norms, which is our
+    decision: a hyperbolic head lifts a feature by its norm, so that a mean of unit vectors would draw every node to the
+    origin, and templates that disagree would draw a node there as if it stood higher in the tree. One template changes
+    nothing, bit for bit.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    norms = [part.norm(dim=-1, keepdim=True) for part in parts]
+    mean = torch.stack([nn.functional.normalize(part, dim=-1) for part in parts]).mean(dim=0)
+    return nn.functional.normalize(mean, dim=-1) * torch.stack(norms).mean(dim=0)
+
+
 @dataclass(frozen=True)
 class CheckpointSource:
     """The file that a model's tensors came from."""
@@ -152,9 +168,13 @@ class ZeroShotModel(nn.Module):
         self.text_forwards += len(prompts)
         return torch.cat([hidden_features(self.clip, self.tokenizer(list(p)).to(self.device)) for p in parts])
 
-    def node_points(self, prompts: Sequence[str], *, steps_above_leaf: int) -> Tensor:
-        """Return the head's points of the nodes ``prompts`` name, [N, E]; 0 steps above the leaves: the leaf level."""
-        return self.head.points(self.text_hidden(prompts) @ self.text_projection, steps_above_leaf)
+    def node_points(self, prompts: Sequence[str], *, steps_above_leaf: int, templates: int = 1) -> Tensor:
+        """Return the head's points of the nodes ``prompts`` name, [N, E]; 0 steps above the leaves: the leaf level.
+
+        ``templates`` prompts in a row name one node, [N * templates] in all: see ``ensemble_features``.
+        """
+        parts = [self.text_hidden(prompts[i::templates]) @ self.text_projection for i in range(templates)]
+        return self.head.points(ensemble_features(parts), steps_above_leaf)
 
     def logits(self, embedding: Tensor, points: Tensor) -> Tensor:
         """Return logits of image embeddings [B, E] over node points [N, E], [B, N]."""

@@ -27,6 +27,7 @@ class PromptRunner:
     def __init__(self, bound: Any, name: str, settings: Settings) -> None:
         if not isinstance(bound, BoundModel):
             raise InputError(f"{name} needs a model with a text side: it encodes changed prompts")
+        _ = bound.template  # an ensemble of templates is refused here: there is no one prompt to change
         self.name = name
         self.settings = settings
         self.attacker = TextAttacker(bound, text_settings(name, settings))
