@@ -98,7 +98,12 @@ def missing(names: Sequence[str], rows: Sequence[Row]) -> list[tuple[str, float]
 
 def best(rows: Sequence[Row]) -> Row:
     """Return the trial with the largest harmonic mean; the lower rate of two equal ones."""
-    return max(rows, key=lambda row: (row["harmonic_mean"], -row["rate"]))
+    return max(rows, key=lambda row: (harmonic_mean(row["clean"], row["robust"], row["n"]), -row["rate"]))
+
+
+def harmonic_mean(clean: int, robust: int, n: int) -> float:
+    """Return the harmonic mean of two accuracies out of n, 0 where one of them is."""
+    return 2 * clean * robust / (n * (clean + robust)) if robust else 0.0
 
 
 def best_rates(rows: list[Row]) -> list[Row]:
@@ -137,8 +142,8 @@ def score(folder: Path, limit: int, seed: int) -> Row:
     found = ours(subject, "apgd-ce", eps=Fraction(recipe.eps), depth=tree.num_depths, seed=seed, settings={})
     clean, robust = subject.clean_right()[-1], int((~found.broken["rollup"][:, -1]).sum())
     n = len(images)
-    mean = 2 * clean * robust / (n * (clean + robust)) if robust else 0.0
-    return {"n": n, "classes": len(classes), "clean": clean, "robust": robust, "harmonic_mean": round(mean, 4)}
+    mean = round(harmonic_mean(clean, robust, n), 4)
+    return {"n": n, "classes": len(classes), "clean": clean, "robust": robust, "harmonic_mean": mean}
 
 
 def render_table(record: dict[str, Any]) -> str:

@@ -1,9 +1,9 @@
 """Fill the generated blocks of README.md and docs/*.md from committed records; ``--check`` only says what is stale.
 
 A block starts with ``<!-- fill: WHAT -->`` and ends with ``<!-- end fill -->``. WHAT is either the arguments of
-``hierbench table`` (its records are ``leaderboard/records``), ``backbone NAME``, ``training``, ``digits-eps``,
-``arithmetic`` for hours and memory that nobody measured, or ``benchmark NAME`` for what ``benchmarks/NAME.py --table``
-prints, which for ``paper_scale`` may have no record yet.
+``hierbench table`` or ``hierbench claims`` (the records are ``leaderboard/records``), ``backbone NAME``, ``training``,
+``digits-eps``, ``arithmetic`` for hours and memory that nobody measured, or ``benchmark NAME`` for what
+``benchmarks/NAME.py --table`` prints, which may have no record yet where UNMEASURED says so.
 No figure in those files is typed by hand:
 
     python docs/fill.py
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RECORDS = ROOT / "leaderboard" / "records"
 BLOCK = re.compile(r"(<!-- fill: (?P<what>[^>]*?) -->\n)(?P<body>.*?)(<!-- end fill -->)", re.DOTALL)
 
-UNMEASURED = ("paper_scale",)
+UNMEASURED = ("paper_scale", "search_precision", "norms")
 """Benchmarks that the pages name before their record is there."""
 
 
@@ -50,8 +50,8 @@ def main() -> int:
 def make(what: str) -> str:
     """Return the Markdown of one block."""
     kind, *rest = shlex.split(what)
-    if kind == "table":
-        return run_table(rest)
+    if kind in ("table", "claims"):
+        return run_command(kind, rest)
     if kind == "backbone":
         return backbone(rest[0])
     if kind == "training":
@@ -65,13 +65,13 @@ def make(what: str) -> str:
     raise SystemExit(f"unknown block {what!r}")
 
 
-def run_table(arguments: list[str]) -> str:
-    """Return what ``hierbench table`` prints for the committed records."""
+def run_command(command: str, arguments: list[str]) -> str:
+    """Return what ``hierbench table`` or ``hierbench claims`` prints for the committed records."""
     from hierbench.cli.app import app
 
-    result = CliRunner().invoke(app, ["table", "--format", "markdown", "--records", str(RECORDS), *arguments])
+    result = CliRunner().invoke(app, [command, "--format", "markdown", "--records", str(RECORDS), *arguments])
     if result.exit_code != 0:
-        raise SystemExit(f"hierbench table {shlex.join(arguments)}: {result.output}{result.exception}")
+        raise SystemExit(f"hierbench {command} {shlex.join(arguments)}: {result.output}{result.exception}")
     return result.output
 
 

@@ -55,6 +55,10 @@ COSTLY = ("agft", "fare", "mmcoa", "pmg_aft", "tga_zsr")
 """Their steps pass the original tower too, or attack texts: on digits they train for fewer epochs."""
 
 
+SEARCH = data_dir() / "leaderboard" / "measurements" / "learning_rates.json"
+SEARCHED = {row["defence"]: row["rate"] for row in json.loads(SEARCH.read_text(encoding="utf-8"))["summary"]}
+
+
 @pytest.mark.parametrize("variant", ["tiny", "digits"])
 @pytest.mark.parametrize("defence", TRAINABLE)
 def test_small_recipes_are_their_protocols(variant: str, defence: str) -> None:
@@ -69,6 +73,9 @@ def test_small_recipes_are_their_protocols(variant: str, defence: str) -> None:
     )
     given = {name: value for name, value in recipe.training.items() if name in protocol.train_settings}
     usual = dict(protocol.train_settings)
+    if variant == "tiny":
+        assert given.pop("learning_rate") == SEARCHED[defence], "the rate that the search found"
+        usual.pop("learning_rate")
     if variant == "digits" and defence in COSTLY:
         assert given.pop("epochs") < usual.pop("epochs"), "a costly step is bought with fewer epochs"
     assert given == usual
