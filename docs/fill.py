@@ -2,8 +2,9 @@
 
 A block starts with ``<!-- fill: WHAT -->`` and ends with ``<!-- end fill -->``. WHAT is either the arguments of
 ``hierbench table`` or ``hierbench claims`` (the records are ``leaderboard/records``), ``backbone NAME``, ``training``,
-``digits-eps``, ``arithmetic`` for hours and memory that nobody measured, or ``benchmark NAME`` for what
-``benchmarks/NAME.py --table`` prints, which may have no record yet where UNMEASURED says so.
+``digits-eps``, ``arithmetic`` for hours and memory that nobody measured, ``left-out NAME`` for a list of samples that
+are not scored, or ``benchmark NAME`` for what ``benchmarks/NAME.py --table`` prints, which may have no record yet where
+UNMEASURED says so.
 No figure in those files is typed by hand:
 
     python docs/fill.py
@@ -60,6 +61,8 @@ def make(what: str) -> str:
         return digits_eps()
     if kind == "arithmetic":
         return arithmetic()
+    if kind == "left-out":
+        return left_out(rest[0])
     if kind == "benchmark":
         return parity() if rest == ["parity"] else benchmark(rest[0])
     raise SystemExit(f"unknown block {what!r}")
@@ -151,6 +154,16 @@ def benchmark(name: str) -> str:
     record = json.loads(path.read_text(encoding="utf-8"))
     table: str = importlib.import_module(name).render_table(record)
     return table
+
+
+def left_out(name: str) -> str:
+    """Return how many samples of each split a list leaves out, and by what likeness."""
+    content = json.loads((ROOT / "leaderboard" / "left_out" / f"{name}.json").read_text(encoding="utf-8"))
+    lines = ["| split | left out | likeness |", "|---|--:|---|"]
+    for split, rows in content["left_out"].items():
+        likeness = [row["likeness"] for row in rows]
+        lines.append(f"| {split} | {len(rows)} | {min(likeness):.2f} to {max(likeness):.2f} |")
+    return "\n".join([*lines, "", f"List: `leaderboard/left_out/{name}.json`."]) + "\n"
 
 
 def arithmetic() -> str:
