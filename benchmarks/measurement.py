@@ -18,6 +18,7 @@ from hierbench.evaluation.environment import describe_environment
 from hierbench.evaluation.storage import atomic_write, digest_json
 
 FOLDER = Path("leaderboard/measurements")
+PLACES = ("--out", "--work")
 
 Record = dict[str, Any]
 
@@ -89,13 +90,13 @@ def save(record: Record, options: argparse.Namespace, *, environment: dict[str, 
 
 
 def _without_place(words: Sequence[str]) -> list[str]:
-    """Return a command line without ``--out``: where a file was first written decides nothing in it."""
+    """Return a command line without ``--out`` and ``--work``: where a file was first written decides nothing in it."""
     kept: list[str] = []
     skip = False
     for word in words:
-        if not skip and word != "--out" and not word.startswith("--out="):
+        if not skip and word.partition("=")[0] not in PLACES:
             kept.append(word)
-        skip = word == "--out"
+        skip = word in PLACES
     return kept
 
 
