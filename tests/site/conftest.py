@@ -45,7 +45,7 @@ def site(board: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     """A running Chromium, Debian's own."""
     path = shutil.which("chromium") or shutil.which("chromium-browser")
