@@ -4,7 +4,7 @@ Each cell is ``hierbench eval --attack multilevel_apgd`` twice, one after the ot
 ``--search-precision fp32`` and ``bf16``; verdicts are float32's either way, and are compared sample by sample. Writes
 ``leaderboard/measurements/search_precision.json``:
 
-    python benchmarks/search_precision.py --threads 1
+    python benchmarks/search_precision.py
     python benchmarks/search_precision.py --table
 """
 
