@@ -234,6 +234,13 @@ def test_every_shipped_file_can_be_read() -> None:
         find_claims("nothing")
 
 
+def test_a_file_that_is_there_is_read_whatever_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("README.md").write_text("# not TOML at all", encoding="utf-8")
+    with pytest.raises(InputError, match=r"claims README.md: (not valid TOML|name: missing)"):
+        read_claims(find_claims("README.md"))
+
+
 def test_the_command_writes_every_format(claims_file: Callable[..., Path], tmp_path: Path) -> None:
     path = str(claims_file())
     for form in ("markdown", "latex", "csv", "rich"):

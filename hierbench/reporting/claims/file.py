@@ -101,7 +101,7 @@ class ClaimsFile:
 def find_claims(text: str) -> Path:
     """Return a claims file: a path, or the name of one that hierbench brings along."""
     path = Path(text)
-    if path.suffix == ".toml" or path.name != text:
+    if path.suffix == ".toml" or path.name != text or path.exists():
         return path
     shipped = data_dir() / "leaderboard" / "claims" / f"{text}.toml"
     if not shipped.is_file():
