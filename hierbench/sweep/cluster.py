@@ -12,6 +12,10 @@ from hierbench.sweep.run import Job
 
 JOBS_FOLDER = ".sweep/jobs"
 POLL_SECONDS = 0.5
+MINUTES = {"local": 60 * 24 * 365, "slurm": 240}
+"""How long a job may take unless ``timeout_min`` says; submitit's own are 2 and 5, which few cells end in."""
+TIMEOUTS = 100
+"""How often a job that took too long is queued again: it goes on from its journal."""
 
 
 class Preemptible:
@@ -35,8 +39,9 @@ def executor(folder: Path, *, kind: str, parameters: Mapping[str, Any]) -> Any:
     except ImportError:
         raise InputError("--executor: local and slurm need submitit: pip install 'hierbench[cluster]'") from None
     try:
-        made = submitit.AutoExecutor(folder=folder / JOBS_FOLDER, cluster=kind)
-        made.update_parameters(**parameters)
+        timeouts = {f"{kind}_max_num_timeout": TIMEOUTS}
+        made = submitit.AutoExecutor(folder=folder / JOBS_FOLDER, cluster=kind, **timeouts)
+        made.update_parameters(**{"timeout_min": MINUTES[kind], **parameters})
     except (RuntimeError, NameError, TypeError, ValueError, AssertionError) as error:
         raise InputError(f"--executor {kind}: {' '.join(str(error).split())[:300]}") from None
     return made

@@ -17,6 +17,7 @@ from hierbench.errors import InputError
 from hierbench.evaluation.records import Record
 from hierbench.evaluation.stored import read_record
 from hierbench.paths import data_dir
+from hierbench.sweep.cluster import executor
 from hierbench.sweep.estimate import estimate_cell, total
 from hierbench.sweep.plan import find_plan, read_plan
 from hierbench.sweep.state import look_up, write_note
@@ -275,6 +276,13 @@ def test_twelve_cells_in_processes_killed_and_resumed_run_only_what_was_missing(
     assert {p: p.stat().st_mtime_ns for p in early} == early, "a finished cell ran again"
     ran = second.stdout.count(": done")
     assert 12 - len(early) <= ran < 12
+
+
+def test_a_job_may_take_its_time(tmp_path: Path) -> None:
+    """Left to itself submitit ends a local job after two minutes, four times, and calls it failed."""
+    made = executor(tmp_path, kind="local", parameters={})._executor
+    assert made.parameters["timeout_min"] >= 60 * 24 * 7 and made.max_num_timeout >= 100
+    assert executor(tmp_path, kind="local", parameters={"timeout_min": 10})._executor.parameters["timeout_min"] == 10
 
 
 def records_there(out: Path) -> list[Path]:
