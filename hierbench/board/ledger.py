@@ -20,7 +20,7 @@ from hierbench.board.card import ATTACK_FILE, CARD_FILE, AttackCard, Card
 from hierbench.errors import InputError
 from hierbench.evaluation.records import DepthScores, Proportion, Record
 from hierbench.evaluation.scores import proportion
-from hierbench.evaluation.stored import read_record
+from hierbench.evaluation.stored import read_record, record_paths
 from hierbench.evaluation.verdicts import Bools, Verdicts, read_verdicts
 
 SCORINGS: tuple[Literal["rollup", "direct"], ...] = ("rollup", "direct")
@@ -219,7 +219,7 @@ def read_card(path: Path, kind: type[AnyCard]) -> AnyCard:
 
 def _records(folder: Path) -> Sequence[Path]:
     named = (CARD_FILE, ATTACK_FILE)
-    return sorted(p for p in folder.rglob("*.json") if not p.name.startswith(".") and p.name not in named)
+    return [path for path in record_paths(folder) if path.name not in named]
 
 
 def _place(placed: dict[tuple[str, str, str], list[Placed]], found: Placed) -> None:

@@ -53,6 +53,9 @@ def evaluate(
     search_precision: Annotated[
         str | None, typer.Option(help="fp32, tf32 or bf16 in the search; verdicts are always fp32.")
     ] = None,
+    compile_: Annotated[
+        bool, typer.Option("--compile", help="Compile the model for the search: pays in long searches.")
+    ] = False,
     protocol: Annotated[str | None, typer.Option(help="Protocol that fixes what is not said.")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ... [cuda if there is one]")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder of the results. [./hierbench-results]")] = None,
@@ -100,6 +103,7 @@ def evaluate(
             severity_samples=severity_samples,
             engine=engine,
             search_precision=search_precision,
+            compile=compile_ or None,
             protocol=protocol,
             device=device,
             out=out,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from hierbench.attacks.engine.precision import search_arithmetic
 from hierbench.attacks.optimisers.pgd import step_size
 from hierbench.attacks.threat import ThreatModel
 from hierbench.datasets.catalogue import get_spec
@@ -39,6 +40,7 @@ from hierbench.models.backbones import RANDOM
 from hierbench.models.binding import BoundModel, bind
 from hierbench.models.catalogue import UNDEFENDED, ModelSpec, resolve_model
 from hierbench.models.checkpoints.names import AUTO
+from hierbench.models.compiling import compiled
 from hierbench.models.facts import towers as facts_of
 from hierbench.models.folding import folded_copy
 from hierbench.models.load import load_model
@@ -97,7 +99,7 @@ def prepare_cell(request: Request, *, model: ZeroShotModel | None = None) -> Cel
         fitter=fitter,
         runner=None if plan.attack.runner is None else plan.attack.runner(bound, plan.settings),
         search_precision=plan.search_precision,
-        search_forward=_search_forward(plan, bound, images, device),
+        search_forward=_search_forward(plan, request, bound, images, device),
         store_images=form,
     )
     seen_name = model.info.seen or plan.protocol.seen_split
@@ -127,13 +129,19 @@ def prepare_cell(request: Request, *, model: ZeroShotModel | None = None) -> Cel
     )
 
 
-def _search_forward(plan: Plan, bound: Any, images: ImageSet, device: torch.device) -> Any:
-    """Return a quicker form of a bound model for a search in coarser arithmetic, or None."""
-    if plan.search_precision == "fp32" or not isinstance(bound, BoundModel):
-        return None
-    sample = images.pixels(range(min(len(images), 16))).to(device, torch.float32) / 255
-    quick = folded_copy(bound, sample)
+def _search_forward(plan: Plan, request: Request, bound: Any, images: ImageSet, device: torch.device) -> Any:
+    """Return a quicker form of a bound model for a search in coarser arithmetic or a compiled one, or None."""
+    quick = bound
+    if plan.search_precision != "fp32" and isinstance(bound, BoundModel):
+        quick = folded_copy(bound, _sample(images, 16, device))
+    if request.compile:
+        batch = _sample(images, plan.batch_size, device)
+        return compiled(quick, batch, lambda: search_arithmetic(device, plan.search_precision))
     return None if quick is bound else quick
+
+
+def _sample(images: ImageSet, count: int, device: torch.device) -> torch.Tensor:
+    return images.pixels(range(min(len(images), count))).to(device, torch.float32) / 255
 
 
 def _backbone(request: Request, entry: ModelSpec, protocols: str) -> str | None:

@@ -47,6 +47,8 @@ class Request:
     engine: str | None = None
     search_precision: str | None = None
     """fp32, tf32 or bf16: what the search computes in."""
+    compile: bool | None = None
+    """Compile the model for the search's passes; verdicts are the plain model's."""
     protocol: str | None = None
     device: str | None = None
     out: str | Path | None = None
@@ -170,6 +172,8 @@ def make_plan(request: Request, hierarchy: Hierarchy) -> Plan:
     }
     for name, value in numbers.items():
         changed.compare(name, getattr(protocol, name), value)
+    if request.compile and attack.runner is not None:
+        raise InputError(f"--compile: {attack.name} does not run on hierbench's image search; leave it out")
     precision = _search_precision(request.search_precision, attack, protocol)
     if SEARCH_PRECISIONS.index(precision) > SEARCH_PRECISIONS.index(protocol.attacks.search_precision):
         changed.note("search_precision", protocol.attacks.search_precision, precision)

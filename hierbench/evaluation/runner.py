@@ -57,6 +57,7 @@ def evaluate(
     severity_samples: int | None = None,
     engine: str | None = None,
     search_precision: str | None = None,
+    compile: bool | None = None,
     protocol: str | None = None,
     device: str | None = None,
     out: str | Path | None = None,
@@ -74,7 +75,8 @@ def evaluate(
     fraction or a number in pixel units of [0, 1]; ``depths`` are 1 (coarsest) to D (leaves); ``settings`` are the
     attack's own, such as ``{"steps": 50}``. Results go to ``<out>/<protocol>/<model>/``; a finished cell is read unless
     ``force``, an interrupted one goes on from its journal. ``search_precision`` (``fp32``, ``tf32``, ``bf16``) is the
-    search's alone. ``store_images`` (``8bit`` or ``float``) keeps the adversarial images too, for ``replay``.
+    search's alone, and so is ``compile`` (``torch.compile``). ``store_images`` (``8bit`` or ``float``) keeps the
+    adversarial images too, for ``replay``.
 
     Raises ``InputError`` naming what is wrong with the arguments. A run that fails a trust check returns all the same,
     with ``record.checks.failed`` set. Source: METHODS.md sections 1, 2, 4, 7.
@@ -101,6 +103,7 @@ def evaluate(
         severity_samples=severity_samples,
         engine=engine,
         search_precision=search_precision,
+        compile=compile,
         protocol=protocol,
         device=device,
         out=out,

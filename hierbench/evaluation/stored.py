@@ -27,6 +27,13 @@ def finished_record(path: Path) -> Record | None:
     return record
 
 
+def record_paths(folder: Path) -> list[Path]:
+    """Return the JSON files under a folder by name; hidden ones and hidden folders, as a sweep's notes, are not read."""
+    return sorted(
+        p for p in folder.rglob("*.json") if not any(part.startswith(".") for part in p.relative_to(folder).parts)
+    )
+
+
 def read_record(path: Path) -> Record:
     """Read and validate one record; anything wrong raises ``InputError`` naming the file and the field."""
     try:

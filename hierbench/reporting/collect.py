@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hierbench.errors import InputError
 from hierbench.evaluation.records import Record
-from hierbench.evaluation.stored import read_record
+from hierbench.evaluation.stored import read_record, record_paths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ def collect_records(folder: Path, selection: Selection) -> list[Record]:
     if folder.is_file():
         paths = [folder]
     elif folder.is_dir():
-        paths = sorted(p for p in folder.rglob("*.json") if not p.name.startswith("."))
+        paths = record_paths(folder)
     else:
         raise InputError(f"--records: {folder} does not exist; 'hierbench eval' makes ./hierbench-results")
     records = [record for record in map(read_record, paths) if selection.takes(record)]

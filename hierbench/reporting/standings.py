@@ -17,7 +17,7 @@ from hierbench.errors import InputError
 from hierbench.evaluation.records import DepthScoring, Proportion, Record
 from hierbench.evaluation.scores import proportion
 from hierbench.evaluation.storage import digest_file
-from hierbench.evaluation.stored import read_record
+from hierbench.evaluation.stored import read_record, record_paths
 from hierbench.evaluation.verdicts import Bools
 from hierbench.reporting.collect import Selection
 from hierbench.reporting.labels import attack_labels
@@ -73,7 +73,7 @@ def gather(folder: Path, selection: Selection) -> list[Placed]:
         found = [placed for entry in read_board(folder).entries for placed in entry.placed]
     else:
         named = (CARD_FILE, ATTACK_FILE)
-        paths = sorted(p for p in folder.rglob("*.json") if not p.name.startswith(".") and p.name not in named)
+        paths = [path for path in record_paths(folder) if path.name not in named]
         found = [Placed(read_record(path), path, _credit(path)) for path in paths]
     wanted = [placed for placed in found if selection.takes(placed.record)]
     if not wanted:

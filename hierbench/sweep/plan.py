@@ -25,9 +25,9 @@ _AXES: Mapping[str, type] = {
 }  # fmt: skip
 _SINGLE: Mapping[str, type] = {
     "limit": int, "split": str, "norm": str, "depths": list, "settings": dict, "store_images": str, "template": str,
-    "batch_size": int, "severity_samples": int, "search_precision": str, "engine": str,
+    "batch_size": int, "severity_samples": int, "search_precision": str, "compile": bool, "engine": str,
 }  # fmt: skip
-_KINDS = {str: "a string", int: "a whole number", list: "a list", dict: "a table"}
+_KINDS = {str: "a string", int: "a whole number", list: "a list", dict: "a table", bool: "true or false"}
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ class _Reader:
         for key, value in table.items():
             if key not in known:
                 self.refuse(prefix + key, f"unknown key; known are {', '.join(known)}")
-            if not isinstance(value, known[key]) or isinstance(value, bool):
+            if not isinstance(value, known[key]) or (isinstance(value, bool) and known[key] is not bool):
                 self.refuse(prefix + key, f"must be {_KINDS[known[key]]}, not {value!r}")
         for key in needed:
             if key not in table:

@@ -85,12 +85,12 @@ def test_a_quicker_form_of_the_model_searches_and_never_judges() -> None:
         return NET(pixels).flip(1)  # calls everything broken: only the model's own word may count
 
     plan = [Stage("pgd", LeafObjective(), PGD(steps=5))]
-    found = attack(NET, IMAGES, RIGHT, plan, search_precision="bf16", search_forward=quick)
-    assert quick_saw and all(quick_saw)
-    assert found.unverified.sum() == 0 and torch.equal(found.clean_logits, NET(IMAGES))
-    assert torch.equal(found.logits, NET(found.adversarial))
-    with pytest.raises(ValueError, match="coarser search_precision"):
-        attack(NET, IMAGES, RIGHT, plan, search_forward=quick)
+    for precision in ("bf16", "fp32"):
+        quick_saw.clear()
+        found = attack(NET, IMAGES, RIGHT, plan, search_precision=precision, search_forward=quick)
+        assert quick_saw and set(quick_saw) == {precision == "bf16"}
+        assert found.unverified.sum() == 0 and torch.equal(found.clean_logits, NET(IMAGES))
+        assert torch.equal(found.logits, NET(found.adversarial))
 
 
 def test_full_precision_is_untouched_by_the_choice() -> None:

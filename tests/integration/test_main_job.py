@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 import hierbench
 from hierbench.errors import InputError
@@ -260,3 +261,26 @@ def test_a_coarser_search_is_said_and_its_verdicts_are_exact(tmp_path: Path) -> 
 def test_a_precision_that_cannot_be_had_is_refused(tmp_path: Path, given: dict[str, str], said: str) -> None:
     with pytest.raises(InputError, match=re.escape(said)):
         hierbench.evaluate("clip", limit=10, out=tmp_path, **given)
+
+
+@pytest.mark.slow
+def test_a_compiled_search_is_said_and_its_verdicts_are_the_plain_models(tmp_path: Path) -> None:
+    plain = hierbench.evaluate("tecoa", attack="leaf_pgd", limit=60, out=tmp_path / "plain")
+    made = hierbench.evaluate("tecoa", attack="leaf_pgd", limit=60, out=tmp_path / "compiled", compile=True)
+    assert made.arguments.given["compile"] is True
+    assert made.identity == plain.identity and made.checks.unverified == 0
+    assert made.cost.forwards > plain.cost.forwards, "what it called broken was looked at again"
+    counts = [record.depths[-1].rollup.worst.count for record in (plain, made)]
+    assert abs(counts[0] - counts[1]) <= 2
+
+
+def test_without_a_compiler_one_line_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_compiler(*_: object, **__: object) -> None:
+        raise RuntimeError("no working C++ compiler\nand much more")
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    with pytest.raises(InputError, match=r"--compile: torch cannot compile this model here \(no working C\+\+ comp"):
+        hierbench.evaluate("tecoa", attack="leaf_pgd", limit=10, out=tmp_path, compile=True)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(InputError, match="--compile: text_synonyms does not run"):
+        hierbench.evaluate("tecoa", attack="text_synonyms", limit=10, out=tmp_path, compile=True)

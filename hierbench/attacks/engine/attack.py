@@ -80,8 +80,8 @@ def run_attack(
         progress: called at every step.
         search_precision: of the search's passes. Whatever it is, a row that would change a verdict is looked at again
             in float32 before its sample leaves, and verification is in float32.
-        search_forward: a quicker form of ``forward`` for the search's passes, such as one with folded batch norms; it
-            goes with a coarser ``search_precision`` only, where all that counts is looked at again by ``forward``.
+        search_forward: a quicker form of ``forward`` for the search's passes, such as one with folded batch norms
+            or a compiled one; all that counts is then looked at again by ``forward``.
 
     Raises ``InputError`` where robustness is undefined (see ``Criterion``), ``HierbenchError`` on a model whose
     logits cannot be used, ``ValueError`` on arguments that do not fit together. METHODS.md 2, 7.
@@ -90,8 +90,6 @@ def run_attack(
     device = torch.device(device) if device is not None else images.device
     layout = layout.to(device)
     labels = torch.as_tensor(labels, dtype=torch.long).to(device)
-    if search_forward is not None and search_precision == "fp32":
-        raise ValueError("a search forward is looked at again only with a coarser search_precision")
     if pooled and (scoring != "rollup" or depth != layout.num_depths):
         raise ValueError("a pooled search needs roll-up scoring and the leaves' depth")
     in_full = np.zeros(len(images), dtype=np.bool_) if full_budget is None else np.asarray(full_budget, dtype=np.bool_)

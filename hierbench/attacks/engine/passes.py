@@ -53,6 +53,11 @@ class Passes:
     """A quicker form of ``forward`` for all passes but ``exact``'s, the same up to rounding; None takes ``forward``."""
     halvings: int = field(default=0)
 
+    @property
+    def rough(self) -> bool:
+        """Whether what a pass calls broken has to be looked at again."""
+        return self.precision != "fp32" or self.search_forward is not None
+
     def at(
         self,
         query: Tensor,

@@ -151,7 +151,7 @@ class StageSearch:
         found = self.passes.at(
             rows["query"], stage.objective, rows["aims"], gradient=gradient, eot=stage.eot, forward=stage.forward
         )
-        if self.passes.precision != "fp32":
+        if self.passes.rough:
             found = self._looked_at_again(slots, found)
         seen = found.logits[:, : rows["best_logits"].shape[1]]
         value, depth = found.loss, self._criterion.depth
