@@ -1,7 +1,7 @@
 """Fill the generated blocks of README.md and docs/*.md from committed records; ``--check`` only says what is stale.
 
 A block starts with ``<!-- fill: WHAT -->`` and ends with ``<!-- end fill -->``. WHAT is either the arguments of
-``hierbench table`` or ``hierbench claims`` (the records are ``leaderboard/records``), ``backbone NAME``, ``training``,
+``hierbench table`` (of ``leaderboard/records``) or ``hierbench claims`` (of ``leaderboard/study``), ``backbone NAME``, ``training``,
 ``digits-eps``, ``arithmetic`` for hours and memory that nobody measured, ``left-out NAME`` for a list of samples that
 are not scored, or ``benchmark NAME`` for what ``benchmarks/NAME.py --table`` prints, which may have no record yet where
 UNMEASURED says so.
@@ -24,7 +24,8 @@ from typing import Any
 from typer.testing import CliRunner
 
 ROOT = Path(__file__).resolve().parent.parent
-RECORDS = ROOT / "leaderboard" / "records"
+RECORDS = {"table": ROOT / "leaderboard" / "records", "claims": ROOT / "leaderboard" / "study"}
+"""Shipped models are on the board; the seeds of the claims ship records alone."""
 BLOCK = re.compile(r"(<!-- fill: (?P<what>[^>]*?) -->\n)(?P<body>.*?)(<!-- end fill -->)", re.DOTALL)
 
 UNMEASURED = ("paper_scale", "search_precision", "norms")
@@ -72,7 +73,7 @@ def run_command(command: str, arguments: list[str]) -> str:
     """Return what ``hierbench table`` or ``hierbench claims`` prints for the committed records."""
     from hierbench.cli.app import app
 
-    result = CliRunner().invoke(app, [command, "--format", "markdown", "--records", str(RECORDS), *arguments])
+    result = CliRunner().invoke(app, [command, "--format", "markdown", "--records", str(RECORDS[command]), *arguments])
     if result.exit_code != 0:
         raise SystemExit(f"hierbench {command} {shlex.join(arguments)}: {result.output}{result.exception}")
     return result.output

@@ -28,7 +28,7 @@ def finished_record(path: Path) -> Record | None:
 
 
 def record_paths(folder: Path) -> list[Path]:
-    """Return the JSON files under a folder by name; hidden ones and hidden folders, as a sweep's notes, are not read."""
+    """Return the JSON files under a folder by name, without hidden ones and hidden folders, such as a sweep's."""
     return sorted(
         p for p in folder.rglob("*.json") if not any(part.startswith(".") for part in p.relative_to(folder).parts)
     )

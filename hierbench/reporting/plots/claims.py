@@ -42,7 +42,9 @@ def draw_claims(judged: Sequence[Judged], path: Path, *, width: float = WIDTH) -
         for place, (words, finding) in enumerate(rows):
             if finding is None:  # a claim's words are long, and its row is empty: they stand in it
                 across = axes.get_yaxis_transform()
-                axes.text(0.01, place, plain(words, 120), fontsize=6, fontweight="bold", va="center", transform=across)
+                # From the right edge over its row's empty label: a long sentence has room on that side only.
+                said = plain(words, 120)
+                axes.text(1.0, place, said, fontsize=6, fontweight="bold", ha="right", va="center", transform=across)
                 continue
             _draw(axes, place, finding, "" if finding.verdict in seen else finding.verdict)
             seen[finding.verdict] = None
