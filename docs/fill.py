@@ -1,10 +1,10 @@
 """Fill the generated blocks of README.md and docs/*.md from committed records; ``--check`` only says what is stale.
 
 A block starts with ``<!-- fill: WHAT -->`` and ends with ``<!-- end fill -->``. WHAT is either the arguments of
-``hierbench table`` (of ``leaderboard/records``) or ``hierbench claims`` (of ``leaderboard/study``), ``backbone NAME``, ``training``,
-``digits-eps``, ``arithmetic`` for hours and memory that nobody measured, ``left-out NAME`` for a list of samples that
-are not scored, or ``benchmark NAME`` for what ``benchmarks/NAME.py --table`` prints, which may have no record yet where
-UNMEASURED says so.
+``hierbench table`` (of ``leaderboard/records``) or ``hierbench claims`` (of ``leaderboard/study``), ``backbone NAME``,
+``training``, ``digits-eps``, ``arithmetic`` for hours and memory that nobody measured, ``left-out NAME`` for a list of
+samples that are not scored, or ``benchmark NAME`` for what ``benchmarks/NAME.py --table`` prints, which may have no
+record yet where UNMEASURED says so.
 No figure in those files is typed by hand:
 
     python docs/fill.py
