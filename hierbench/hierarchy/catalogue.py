@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from hierbench.hierarchy.tree import Forest, Hierarchy
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+_CONTROL = re.compile(r"(?P<tree>.+)-shuffled(?P<seed>0|[1-9][0-9]{0,8})")
+"""A control tree that is made when it is asked for: the leaves of a listed tree, permuted with a seed."""
 
 
 def _add_shipped(registry: Registry[Path]) -> None:
@@ -45,8 +47,9 @@ def load_hierarchy(
     """Return a data set's tree by name, or its default tree.
 
     ``dataset`` may carry a pixel grid (``tiny_imagenet@32``), which changes no tree. ``classes``, the data set's class
-    ids in label order, are checked against the file's. An unknown name raises ``InputError`` with the nearest ones, a
-    broken file ``HierarchyError``. A file is parsed once and again when it changes.
+    ids in label order, are checked against the file's. ``<tree>-shuffled<seed>`` is a listed tree with its leaves
+    permuted (``shuffle``): random groups of the same sizes. An unknown name raises ``InputError`` with the nearest
+    ones, a broken file ``HierarchyError``. A file is parsed once and again when it changes.
     """
     base = _base_dataset(dataset, registry)
     if tree is not None:
@@ -112,7 +115,8 @@ def _trees_of(dataset: str, registry: Registry[Path]) -> list[str]:
 def _one_tree(dataset: str, tree: str, registry: Registry[Path]) -> str:
     _refuse_path("tree", tree)
     known = _trees_of(dataset, registry)
-    if tree not in known:
+    control = _CONTROL.fullmatch(tree)
+    if tree not in known and (control is None or control["tree"] not in known):
         raise UnknownNameError(f"unknown hierarchy {tree!r} of dataset '{dataset}': {_near(tree, known)}")
     return tree
 
@@ -137,18 +141,27 @@ def _open(dataset: str, tree: str, classes: Sequence[str] | None, registry: Regi
     from hierbench.hierarchy.errors import HierarchyError, shown
     from hierbench.hierarchy.validate import check_class_order
 
-    path = registry.get(f"{dataset}/{tree}")
+    control = _CONTROL.fullmatch(tree)
+    listed = tree if control is None or f"{dataset}/{tree}" in registry.names() else control["tree"]
+    path = registry.get(f"{dataset}/{listed}")
     try:
         status = path.stat()
     except OSError:
         raise HierarchyError(str(path), "no such file") from None
     hierarchy = _parsed(path, status.st_mtime_ns, status.st_size)
-    for field, said, place in (("dataset", hierarchy.dataset, dataset), ("tree", hierarchy.tree, tree)):
+    for field, said, place in (("dataset", hierarchy.dataset, dataset), ("tree", hierarchy.tree, listed)):
         if said != place:
             raise HierarchyError(str(path), f"field {field!r} is {shown(said)}, the file's place says {shown(place)}")
     if classes is not None:
         check_class_order([leaf.id for leaf in hierarchy.leaves], classes, where=str(path))
-    return hierarchy
+    return hierarchy if control is None or listed == tree else _shuffled(hierarchy, int(control["seed"]))
+
+
+@lru_cache(maxsize=64)
+def _shuffled(hierarchy: Hierarchy, seed: int) -> Hierarchy:
+    from hierbench.hierarchy.shuffle import shuffle
+
+    return shuffle(hierarchy, seed)
 
 
 @lru_cache(maxsize=64)

@@ -75,10 +75,13 @@ def _seeded(side: Side) -> bool:
 
 def _means(record: Record, side: Side) -> bool:
     identity = record.identity
-    said = ASKED if side.template is None else (*ASKED, "template:")
+    named = {"template:": side.template, "tree:": side.tree}
+    said = (*ASKED, *(key for key, value in named.items() if value is not None))
     if any(not deviation.startswith(said) for deviation in identity.protocol.deviations):
         return False
     if side.template is not None and identity.dataset.template != side.template:
+        return False
+    if side.tree is not None and identity.hierarchy.name != side.tree:
         return False
     if side.attack == CLEAN:
         return True

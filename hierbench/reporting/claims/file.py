@@ -37,6 +37,8 @@ class Side:
     eps: str
     template: str | None = None
     """Prompts of the record; None is the protocol's."""
+    tree: str | None = None
+    """Class tree of the record; None is the protocol's."""
 
     def condition(self) -> str:
         """What is done to the model, in words."""
@@ -63,12 +65,16 @@ class Contrast:
         """The difference in words: what both sides share is said once."""
         one, other = self.first, self.second
         first, second = one.condition(), other.condition()
-        template = "" if one.template is None or one.template != other.template else f', "{one.template}"'
+        shared = "" if one.template is None or one.template != other.template else f', "{one.template}"'
+        if one.tree == other.tree:
+            shared += "" if one.tree is None else f", tree {one.tree}"
+        else:
+            first, second = (f"{said} in {side.tree or 'its tree'}" for said, side in ((first, one), (second, other)))
         if one.model == other.model:
-            return f"{one.model}: {first} − {second}{template}"
+            return f"{one.model}: {first} − {second}{shared}"
         if first == second:
-            return f"{one.model} − {other.model}: {first}{template}"
-        return f"{one.model}, {first} − {other.model}, {second}{template}"
+            return f"{one.model} − {other.model}: {first}{shared}"
+        return f"{one.model}, {first} − {other.model}, {second}{shared}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +131,7 @@ _TOP = {"name": str, "title": str, "protocol": str, "seeds": list, "claim": list
 _CLAIM = {"id": str, "statement": str, "source": str, "printed": str, "otherwise": str, "contrast": list}
 _QUOTE = re.compile(r"\{([^{}|]+)\|([^{}|]+)\|([^{}|]+)\}")
 """A reported figure: ``{method|data set|metric}``."""
-_SIDE = {"model": str, "attack": str, "aimed": (int, str), "eps": str, "template": str, "stopped_by": str}
+_SIDE = {"model": str, "attack": str, "aimed": (int, str), "eps": str, "template": str, "tree": str, "stopped_by": str}
 _CONTRAST = {
     "datasets": list, "models": list, "depths": list, "scored_by": str, "classes": str, "eps": str, "first": dict,
     "second": dict, "least": (int, float),
