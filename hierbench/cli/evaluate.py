@@ -63,6 +63,9 @@ def evaluate(
     store_images: Annotated[
         str | None, typer.Option(help="8bit or float: keep the adversarial images, for hierbench replay.")
     ] = None,
+    rank_preservation: Annotated[
+        bool, typer.Option("--rank-preservation", help="Compare the attacked top five with the backbone's clean ones.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Run a finished cell again.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print the place of the record only.")] = False,
 ) -> int:
@@ -109,6 +112,7 @@ def evaluate(
             out=out,
             data_root=data_root,
             store_images=store_images,
+            rank_preservation=rank_preservation or None,
         )
         for one_model in models
         for one_attack in attacks

@@ -144,6 +144,8 @@ class Cell:
     notes: tuple[str, ...] = field(default=())
     store_images: Form | None = None
     """How the adversarial images are kept beside the record; None keeps none."""
+    ranked: bool = False
+    """The attacked top five leaves are compared with the backbone's clean ones."""
     replayed: bool = False
     """The images are those of another run: nothing was searched here."""
 
@@ -169,8 +171,8 @@ class Cell:
 
     @property
     def attack_phase(self) -> str:
-        """Phase of an attack's units in the journal: with the images kept they are other units."""
-        return "attack" if self.store_images is None else f"attack-{self.store_images}"
+        """Phase of an attack's units in the journal: with the images or the ranks kept they are other units."""
+        return "-".join(["attack", *([self.store_images] if self.store_images else []), *["ranks"] * self.ranked])
 
     @property
     def vacuous(self) -> bool:

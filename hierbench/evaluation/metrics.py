@@ -12,6 +12,11 @@ from hierbench.errors import InputError
 
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+CALIBRATION_BINS = 15
+TOP_CLASSES = 5
+"""How many of the likeliest leaves are compared for rank preservation."""
 
 
 def roll_up_broken(predicted: Ints, labels: Ints, leaf_to_node: Ints) -> Bools:
@@ -49,6 +54,22 @@ def chance_direct(leaf_to_node: Ints) -> NDArray[np.float64]:
 def chance_roll_up(labels: Ints, leaf_to_node: Ints) -> NDArray[np.float64]:
     """Return per depth [D] the expected accuracy of a uniformly drawn leaf, rolled up, on these labels [n]."""
     return np.array([(np.bincount(row)[row[labels]] / len(row)).mean() for row in leaf_to_node])
+
+
+def calibration_error(confidence: Floats, right: Bools) -> float | None:
+    """Return the expected calibration error of confidences [n] in [0, 1]; None without a sample.
+
+    Samples fall into 15 bins of equal width by confidence; the error is the mean of |accuracy - confidence| over the
+    bins, weighted by their samples (Guo et al. 2017, arXiv 1706.04599). With few samples it is biased upwards. A
+    confidence that is NaN is left out.
+    """
+    known = np.isfinite(confidence)
+    if not known.any():
+        return None
+    sure, hit = confidence[known], right[known].astype(np.float64)
+    bins = np.minimum((sure * CALIBRATION_BINS).astype(np.int64), CALIBRATION_BINS - 1)
+    gaps = np.bincount(bins, weights=hit - sure, minlength=CALIBRATION_BINS)
+    return float(np.abs(gaps).sum() / len(sure))
 
 
 class TreeDistances(Protocol):

@@ -31,6 +31,7 @@ from hierbench.evaluation.identity import (
     Settings,
 )
 from hierbench.evaluation.identity import SeenSplit as SeenSplitIdentity
+from hierbench.evaluation.metrics import TOP_CLASSES
 from hierbench.evaluation.replay.file import check_size
 from hierbench.evaluation.replay.form import read_form
 from hierbench.evaluation.request import RESULTS_FOLDER, Plan, Request, choose_hierarchy, make_plan, spell_eps
@@ -83,6 +84,7 @@ def prepare_cell(request: Request, *, model: ZeroShotModel | None = None) -> Cel
     form = None if request.store_images is None else read_form(request.store_images)
     if form is not None:
         check_size(len(images.ids), images.spec.grid, len(plan.depths), form, threat)
+    reference = _reference(request, plan, model, hierarchy, images, device) if request.rank_preservation else None
     fitter = make_fitter(plan, bound, images, threat=threat, device=device, root=request.data_root)
     victim = EngineVictim(
         forward=bound,
@@ -101,6 +103,7 @@ def prepare_cell(request: Request, *, model: ZeroShotModel | None = None) -> Cel
         search_precision=plan.search_precision,
         search_forward=_search_forward(plan, request, bound, images, device),
         store_images=form,
+        reference=reference,
     )
     seen_name = model.info.seen or plan.protocol.seen_split
     identity = _identity(plan, model, images, hierarchy, digest_json(bound.prompts), seen_name, facts)
@@ -126,7 +129,26 @@ def prepare_cell(request: Request, *, model: ZeroShotModel | None = None) -> Cel
         seen=_seen(plan.dataset, model, seen_name),
         notes=(*images.notes, *(() if fitter is None else (fitter.given.source,)), *_weights_notes(model)),
         store_images=form,
+        ranked=reference is not None,
     )
+
+
+def _reference(
+    request: Request, plan: Plan, model: ZeroShotModel, hierarchy: Hierarchy, images: ImageSet, device: torch.device
+) -> Any:
+    """Return the undefended backbone of a model, bound to the same prompts, for what it says of the clean images."""
+    flag, attack = "--rank-preservation", plan.attack
+    if attack.runner is not None or not attack.searches_in_full(plan.scoring):
+        raise InputError(f"{flag}: attack {attack.name} keeps no image of its full search; leaf_pgd or apgd does")
+    if hierarchy.num_leaves <= TOP_CLASSES:
+        raise InputError(f"{flag}: the top {TOP_CLASSES} of {hierarchy.num_leaves} classes have no order to lose")
+    if hierarchy.num_depths not in plan.depths or plan.severity_samples == 0:
+        raise InputError(f"{flag}: it is read from the leaves' attack on --severity-samples; leave both their values")
+    undefended = load_model(UNDEFENDED, backbone=request.backbone or model.backbone, device=str(device))
+    theirs, ours = undefended.info.backbone_hash, model.info.backbone_hash
+    if None not in (theirs, ours) and theirs != ours:
+        raise InputError(f"{flag}: {model.name} was trained from another {model.backbone} than the one here")
+    return bind(undefended.eval(), hierarchy, template=images.spec.templates(plan.template))
 
 
 def _search_forward(plan: Plan, request: Request, bound: Any, images: ImageSet, device: torch.device) -> Any:

@@ -55,6 +55,8 @@ class Request:
     data_root: str | Path | None = None
     store_images: str | None = None
     """``8bit`` or ``float``: keep the adversarial images beside the record."""
+    rank_preservation: bool | None = None
+    """Compare the attacked top five leaves with the undefended backbone's clean ones."""
 
     def given(self) -> dict[str, Any]:
         """Return what was said, as plain values for the record; what decides no figure is left out."""

@@ -63,6 +63,7 @@ def evaluate(
     out: str | Path | None = None,
     data_root: str | Path | None = None,
     store_images: str | None = None,
+    rank_preservation: bool | None = None,
     force: bool = False,
     observer: Observer | None = None,
 ) -> Record:
@@ -76,7 +77,8 @@ def evaluate(
     attack's own, such as ``{"steps": 50}``. Results go to ``<out>/<protocol>/<model>/``; a finished cell is read unless
     ``force``, an interrupted one goes on from its journal. ``search_precision`` (``fp32``, ``tf32``, ``bf16``) is the
     search's alone, and so is ``compile`` (``torch.compile``). ``store_images`` (``8bit`` or ``float``) keeps the
-    adversarial images too, for ``replay``.
+    adversarial images too, for ``replay``. ``rank_preservation`` compares the attacked top five leaves with those of
+    the undefended backbone, which is loaded beside the model.
 
     Raises ``InputError`` naming what is wrong with the arguments. A run that fails a trust check returns all the same,
     with ``record.checks.failed`` set. Source: METHODS.md sections 1, 2, 4, 7.
@@ -109,6 +111,7 @@ def evaluate(
         out=out,
         data_root=data_root,
         store_images=store_images,
+        rank_preservation=rank_preservation,
     )
     cell = prepare_cell(request, model=None if isinstance(model, str) else model)
     return run_cell(cell, force=force, observer=observer)
@@ -283,6 +286,7 @@ class _Run:
         flags = checks.flags + trust.guard_warnings(identity.model.guard_flags)
         refused = None if text.refused is None else dict(text.refused)
         checks = checks.model_copy(update={"flags": flags, "text_rejected": refused})
+        calibration_clean, calibration_attacked = scores.calibration_errors(verdicts)
         seen = None
         if cell.seen is not None:
             seen = scores.seen_parts(verdicts, cell.class_ids, cell.seen, identity.attack.scoring)
@@ -297,6 +301,9 @@ class _Run:
             mistakes=scores.tree_mistakes(verdicts, cell.hierarchy),
             hca_direct=scores.hca_direct(verdicts),
             seen=seen,
+            rank_preservation=scores.rank_preservation(verdicts),
+            calibration_error_clean=calibration_clean,
+            calibration_error_attacked=calibration_attacked,
             cost=self._cost(verdicts, clean_effort, efforts, text),
             checks=checks,
             verdicts=VerdictFile(

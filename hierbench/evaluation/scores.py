@@ -167,6 +167,30 @@ def _mistakes(depth: int | None, predicted: Ints, labels: Ints, searched: int, h
     )
 
 
+def calibration_errors(verdicts: Verdicts) -> tuple[float | None, float | None]:
+    """Return the calibration error of the leaves, clean and under the attack on them, or None where it is not known.
+
+    Under attack it is that of the full-budget samples: an early stop keeps the least confident mistake. One that was
+    not attacked, since it was wrong when clean, keeps its clean image.
+    """
+    clean, attack = verdicts.clean, verdicts.attacked.get(verdicts.num_depths)
+    before = after = None
+    if clean.confidence is not None:
+        before = metrics.calibration_error(clean.confidence, clean.predicted == verdicts.labels)
+    if attack is not None and attack.severity_confidence is not None:
+        predicted = np.where(attack.searched, attack.severity_predicted, clean.predicted)
+        after = metrics.calibration_error(attack.severity_confidence, predicted == verdicts.labels)
+    return before, after
+
+
+def rank_preservation(verdicts: Verdicts) -> float | None:
+    """Return the mean overlap of the attacked top five leaves with the backbone's clean ones, or None."""
+    attack = verdicts.attacked.get(verdicts.num_depths)
+    if attack is None or attack.severity_overlap is None or not np.isfinite(attack.severity_overlap).any():
+        return None
+    return float(np.nanmean(attack.severity_overlap))
+
+
 def hca_direct(verdicts: Verdicts) -> Proportion | None:
     """Return the clean share right at the leaf and at every depth under direct scoring."""
     broken = verdicts.clean.broken_direct

@@ -39,9 +39,10 @@ class Columns:
 
     @classmethod
     def join(cls, parts: Sequence[Self]) -> Self:
-        """Join chunks in order."""
+        """Join chunks in order; what one of them lacks, the whole does."""
         arrays = [part.to_arrays() for part in parts]
-        return cls.from_arrays({name: np.concatenate([a[name] for a in arrays]) for name in arrays[0]})
+        shared = [name for name in arrays[0] if all(name in a for a in arrays)]
+        return cls.from_arrays({name: np.concatenate([a[name] for a in arrays]) for name in shared})
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class CleanVerdicts(Columns):
     """[n, D]; None for a model without node prompts."""
     logits: NDArray[np.float32] | None = None
     """[n, N], kept in the journal to save the attacks a forward; not part of the verdict file."""
+    confidence: Floats | None = None
+    """[n] probability of the predicted leaf; NaN where a logit was not finite."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,12 @@ class AttackVerdicts(Columns):
     """[n] predicted leaf at the end of the full budget; -1 elsewhere."""
     broken_direct: Bools | None = None
     """[n, D]; None for a model without node prompts."""
+    severity_confidence: Floats | None = None
+    """[n] probability of the leaf predicted at the end of the full budget; of the clean image's where the sample was
+    not searched; NaN for samples without a full budget. An attack on the leaves has it, unless it edits prompts."""
+    severity_overlap: Floats | None = None
+    """[n] share of the five likeliest leaves then that are the backbone's on the clean image (intersection over
+    union); NaN as above. None unless it was asked for."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +131,8 @@ def to_table(verdicts: Verdicts) -> pyarrow.Table:
 
     columns: dict[str, Any] = {"sample_id": list(verdicts.sample_ids), "label": verdicts.labels}
     columns["clean_prediction"] = verdicts.clean.predicted
+    if verdicts.clean.confidence is not None:
+        columns["clean_confidence"] = _nullable(verdicts.clean.confidence)
     for scoring in ("rollup", "direct"):
         broken = verdicts.clean_broken(scoring)
         if broken is not None:
@@ -135,14 +146,25 @@ def to_table(verdicts: Verdicts) -> pyarrow.Table:
         for name in _PLAIN:
             columns[prefix + name] = getattr(attack, name)
         for name in ("clean_loss", "final_loss"):
-            values = getattr(attack, name)
-            columns[prefix + name] = pa.array(values, mask=~np.isfinite(values))
+            columns[prefix + name] = _nullable(getattr(attack, name))
         severity = attack.severity_predicted
         columns[f"{prefix}severity_prediction"] = pa.array(severity, mask=~attack.full_budget)
+        for name in LEAVES:
+            values = getattr(attack, name)
+            if values is not None:
+                columns[prefix + name] = _nullable(values)
     return pa.table(columns)
 
 
+def _nullable(values: Floats) -> pyarrow.Array:
+    import pyarrow as pa
+
+    return pa.array(values, mask=~np.isfinite(values))
+
+
 _PLAIN = ("searched", "moved", "unverified", "linf", "l2", "steps", "full_budget")
+LEAVES = ("severity_confidence", "severity_overlap")
+"""Columns of an attack on the leaves, where they are known."""
 
 
 def write_verdicts(path: Path, verdicts: Verdicts) -> None:
@@ -191,6 +213,7 @@ def _from_table(table: pyarrow.Table) -> Verdicts:
         predicted=column("clean_prediction"),
         broken_rollup=required("clean_broken_rollup_d"),
         broken_direct=block("clean_broken_direct_d"),
+        confidence=column("clean_confidence") if "clean_confidence" in names else None,
     )
     depths = sorted(
         int(name[8:-11])
@@ -209,5 +232,6 @@ def _from_table(table: pyarrow.Table) -> Verdicts:
             final_loss=column(f"{prefix}final_loss"),
             severity_predicted=severity,
             **{name: column(prefix + name) for name in _PLAIN},
+            **{name: column(prefix + name) for name in LEAVES if prefix + name in names},
         )
     return Verdicts(tuple(table.column("sample_id").to_pylist()), column("label"), clean, attacked)

@@ -15,6 +15,7 @@ from torch import Tensor
 from hierbench.attacks.catalogue import AttackSpec, Settings
 from hierbench.attacks.engine.attack import Progress, Stage, run_attack
 from hierbench.attacks.engine.batching import Cost, forward_rows
+from hierbench.attacks.engine.result import AttackResult
 from hierbench.attacks.engine.verify import judge
 from hierbench.attacks.precision_names import SearchPrecision
 from hierbench.attacks.spec import Runner
@@ -22,6 +23,7 @@ from hierbench.attacks.threat import ThreatModel
 from hierbench.attacks.universal import Fitter, Given
 from hierbench.attacks.verdict import Scoring
 from hierbench.evaluation.cell import Chunk, Effort, StepReport
+from hierbench.evaluation.leaves import top_overlap, top_probability
 from hierbench.evaluation.replay.form import Form
 from hierbench.evaluation.replay.keep import keep_images
 from hierbench.evaluation.verdicts import NO_PREDICTION, AttackVerdicts, CleanVerdicts
@@ -54,6 +56,8 @@ class EngineVictim:
     """A quicker form of ``forward`` for a search in coarser arithmetic."""
     store_images: Form | None = None
     """How the adversarial images are kept; None keeps none."""
+    reference: Callable[[Tensor], Tensor] | None = None
+    """The undefended backbone's logits, whose order of the leaves is looked for in the attacked ones."""
 
     def refused_texts(self) -> dict[str, int] | None:
         """Return what became of a text attack's edits, by reason; None for an attack that edits nothing."""
@@ -76,6 +80,7 @@ class EngineVictim:
             broken_rollup=found.broken["rollup"].cpu().numpy(),
             broken_direct=None if direct is None else direct.cpu().numpy(),
             logits=logits.float().cpu().numpy(),
+            confidence=top_probability(logits, self.layout.num_leaves),
         )
         nonfinite = int(found.nonfinite.sum())
         return verdicts, Effort(forwards=cost.forwards, nonfinite=nonfinite, seconds=perf_counter() - began)
@@ -143,6 +148,7 @@ class EngineVictim:
                     np.where(result.searched, mean, np.nan)
                     for mean in (stage.optimiser.fit.clean_loss, stage.optimiser.fit.loss)
                 )
+        leaves, extra = self._leaves(chunk, depth, full_budget, result)
         verdicts = AttackVerdicts(
             predicted=result.predictions["rollup"][:, -1],
             broken_rollup=result.broken["rollup"],
@@ -157,6 +163,7 @@ class EngineVictim:
             final_loss=final_loss.astype(np.float64),
             full_budget=full_budget,
             severity_predicted=severity,
+            **leaves,
         )
         if self.store_images is not None:
             verdicts = keep_images(
@@ -172,7 +179,7 @@ class EngineVictim:
                 clean_logits=result.clean_logits,
             )
         effort = Effort(
-            forwards=result.forwards,
+            forwards=result.forwards + extra,
             backwards=result.backwards,
             zero_gradients=result.zero_gradients,
             gradients=result.gradients,
@@ -183,6 +190,31 @@ class EngineVictim:
             spent, seconds = self.fitter.take_cost()
             effort += Effort(forwards=spent.forwards, backwards=spent.backwards, seconds=seconds)
         return verdicts, effort
+
+    def _leaves(
+        self, chunk: Chunk, depth: int, full_budget: NDArray[np.bool_], result: AttackResult
+    ) -> tuple[dict[str, NDArray[np.float64]], int]:
+        """Return what is kept of the leaves' probabilities at the end of the full budget, and the forwards it took."""
+        if depth != self.layout.num_depths or self.runner is not None or not self.spec.searches_in_full(self.scoring):
+            return {}, 0
+        logits, severity = result.clean_logits, result.severity
+        if severity is not None and severity.logits is not None:
+            searched = torch.from_numpy(severity.mask).to(logits.device)
+            logits = torch.where(searched[:, None], severity.logits.to(logits.device), logits)
+        confidence = top_probability(logits, self.layout.num_leaves)
+        found = {"severity_confidence": np.where(full_budget, confidence, np.nan)}
+        if self.reference is None:
+            return found, 0
+        rows, cost = torch.from_numpy(np.flatnonzero(full_budget)), Cost()
+        found["severity_overlap"] = np.full(len(full_budget), np.nan)
+        if len(rows):
+            pixels = _in_unit_range(chunk.pixels[rows])
+            before = forward_rows(self.reference, pixels, batch_size=self.batch_size, device=self.device, cost=cost).to(
+                logits.device
+            )
+            overlap = top_overlap(logits[rows.to(logits.device)], before, self.layout.num_leaves)
+            found["severity_overlap"][rows.numpy()] = overlap
+        return found, cost.forwards
 
 
 def _in_unit_range(pixels: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from hierbench.evaluation.records import DepthScores, Mistakes, Proportion, Record, TransferCell
 from hierbench.reporting.labels import attack_labels, ball
@@ -28,8 +28,24 @@ def depth_table(record: Record) -> Table:
     mistakes = {m.attack_depth: m for m in record.mistakes}
     rows = tuple(_depth_line(entry, record, mistakes.get(entry.depth)) for entry in record.depths)
     greyed = any(value.grey for row in rows for value in row)
-    notes = [*setting_notes(record), *_severity_notes(record), *([GREY_NOTE] if greyed else []), *flag_notes(record)]
+    notes = [
+        *setting_notes(record),
+        *_severity_notes(record),
+        *_leaf_notes(record),
+        *([GREY_NOTE] if greyed else []),
+        *flag_notes(record),
+    ]
     return Table(_title(record), DEPTH_COLUMNS, rows, tuple(notes), spare=("success",))
+
+
+def _leaf_notes(record: Record) -> Iterator[str]:
+    clean, attacked = record.calibration_error_clean, record.calibration_error_attacked
+    if clean is not None:
+        under = "" if attacked is None else f", {100 * attacked:.1f} % under attack (samples searched in full)"
+        yield f"calibration error of the leaves: {100 * clean:.1f} % clean{under}"
+    if record.rank_preservation is not None:
+        share = f"{100 * record.rank_preservation:.1f} %"
+        yield f"rank preservation: the attacked top five leaves are the backbone's clean ones to {share}"
 
 
 def _depth_line(entry: DepthScores, record: Record, mistakes: Mistakes | None) -> tuple[Value, ...]:

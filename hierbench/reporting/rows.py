@@ -69,12 +69,18 @@ def depth_rows(record: Record) -> list[Row]:
                 "severity": None if severe is None else severe.severity,
                 "ahd": None if severe is None else severe.ahd,
                 "severity_samples": None if severe is None else severe.samples,
+                **(_leaf_columns(record) if entry is record.depths[-1] else dict.fromkeys(_leaf_columns(record))),
                 "clean_rollup": entry.rollup.clean.value,
                 "clean_direct": None if entry.direct is None else entry.direct.clean.value,
                 "grey": is_grey(entry),
             }
         )
     return rows
+
+
+def _leaf_columns(record: Record) -> Row:
+    names = ("calibration_error_clean", "calibration_error_attacked", "rank_preservation")
+    return {name: getattr(record, name) for name in names}
 
 
 def transfer_rows(record: Record) -> list[Row]:

@@ -26,6 +26,7 @@ _AXES: Mapping[str, type] = {
 _SINGLE: Mapping[str, type] = {
     "limit": int, "split": str, "norm": str, "depths": list, "settings": dict, "store_images": str, "template": str,
     "batch_size": int, "severity_samples": int, "search_precision": str, "compile": bool, "engine": str,
+    "rank_preservation": bool,
 }  # fmt: skip
 _KINDS = {str: "a string", int: "a whole number", list: "a list", dict: "a table", bool: "true or false"}
 

@@ -94,7 +94,9 @@ def size_of(submitted: Submitted, path: Path) -> int:
         (set_("hca_direct", to=None), "hca_direct"),
         (set_("transfer", to=[]), "transfer: 0 entries"),
         (set_("checks", "max_linf", to=0.01), "checks.max_linf"),
-        (set_("rank_preservation", to=0.5), "rank_preservation: does not follow"),
+        (set_("calibration_error_clean", to=0.001), "calibration_error_clean: 0.001, and the verdicts give"),
+        (set_("calibration_error_attacked", to=0.001), "calibration_error_attacked: 0.001, and the verdicts give"),
+        (set_("rank_preservation", to=0.5), "rank_preservation: 0.5, and the verdicts give None"),
         (set_("seen", to=None), "seen"),
         (set_("checks", "zero_gradient_share", to=0.5), "zero_gradient_share: 50.0% of the image gradients"),
     ],
@@ -380,6 +382,14 @@ def test_nan_in_a_record_is_refused(submitted: Submitted, capsys: pytest.Capture
 def test_nan_in_verdicts_is_refused(submitted: Submitted, capsys: pytest.CaptureFixture[str]) -> None:
     path = forge_verdicts(submitted.folder, lambda c: c["attack_d3_linf"].__setitem__(0, float("nan")), figures=False)
     refused(submitted.verify(capsys), BAD_INPUT, f"{path.stem}.parquet", "attack_d3_linf: holds NaN")
+
+
+@pytest.mark.parametrize("name", ["clean_confidence", "attack_d3_severity_confidence"])
+def test_a_confidence_that_is_none_is_refused(
+    submitted: Submitted, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = forge_verdicts(submitted.folder, lambda c: c[name].__setitem__(0, 1.5), figures=False)
+    refused(submitted.verify(capsys), BAD_INPUT, f"{path.stem}.parquet", f"{name}: not ")
 
 
 # -- files -----------------------------------------------------------------------------------------------------------

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from hierbench.errors import InputError
-from hierbench.evaluation.statistics import mcnemar, paired_bootstrap, smallest_detectable_difference, wilson
+from hierbench.evaluation.statistics import (
+    mcnemar,
+    paired_bootstrap,
+    sign_flip,
+    smallest_detectable_difference,
+    smallest_detectable_mean,
+    wilson,
+)
 
 
 @given(st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
@@ -90,3 +97,30 @@ def test_smallest_difference_has_its_power() -> None:
 def test_smallest_difference_says_when_there_is_none() -> None:
     assert smallest_detectable_difference(10, 0.01) == 1.0
     assert smallest_detectable_difference(10, 0.0) == 1.0
+
+
+@pytest.mark.parametrize(("wins", "losses"), [(7, 1), (5, 4), (0, 3), (0, 0)])
+def test_a_sign_flip_of_verdicts_is_mcnemars_test(wins: int, losses: int) -> None:
+    first = np.array([True] * wins + [False] * losses + [True] * 20)
+    second = np.array([False] * wins + [True] * losses + [True] * 20)
+    found = sign_flip(first, second)
+    assert found.p_value == pytest.approx(mcnemar(first, second).p_value, abs=0.012)
+    assert found.difference == pytest.approx((wins - losses) / len(first))
+
+
+def test_a_sign_flip_weighs_how_far_values_lie_apart() -> None:
+    """All sixteen signs of four differences, by hand: only the observed sum and its mirror are as far from 0."""
+    first, second = np.array([0.5, 0.4, 0.3, 0.2]), np.array([0.1, 0.1, 0.1, 0.1])
+    assert sign_flip(first, second).p_value == pytest.approx(2 / 16, abs=0.01)
+    assert sign_flip(second, first).difference == pytest.approx(-0.25)
+    assert sign_flip(first, first).p_value == 1.0
+    with pytest.raises(InputError, match="two vectors of the same samples"):
+        sign_flip(first, second[:2])
+
+
+def test_the_smallest_detectable_mean_is_found_with_its_power() -> None:
+    deviation, n = 0.3, 60
+    least = smallest_detectable_mean(n, deviation)
+    drawn = np.random.default_rng(0).normal(least, deviation, size=(4000, n))
+    found = np.abs(drawn.mean(axis=1)) / (deviation / math.sqrt(n)) > 1.959964
+    assert found.mean() == pytest.approx(0.8, abs=0.02)

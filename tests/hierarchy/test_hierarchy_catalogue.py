@@ -14,6 +14,8 @@ from hierbench.errors import InputError
 from hierbench.hierarchy import load as load_module
 from hierbench.hierarchy.catalogue import HIERARCHIES, list_hierarchies, load_forest, load_hierarchy
 from hierbench.hierarchy.errors import HierarchyError
+from hierbench.hierarchy.load import load_hierarchy_file
+from hierbench.hierarchy.shuffle import shuffle
 from hierbench.registry import Registry
 
 
@@ -156,3 +158,25 @@ def test_listing_needs_neither_numpy_nor_pydantic() -> None:
         "sys.exit(bool({'numpy', 'pydantic', 'torch'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_control_tree_is_made_from_a_listed_one_when_asked_for() -> None:
+    made = load_hierarchy("cifar100@32", "deep-shuffled3")
+    assert made.content_hash == shuffle(load_hierarchy("cifar100", "deep"), 3).content_hash
+    assert made is load_hierarchy("cifar100", "deep-shuffled3"), "once"
+    assert made.content_hash != load_hierarchy("cifar100", "deep-shuffled4").content_hash
+    forest = load_forest("cifar100", ["deep", "deep-shuffled3"])
+    assert [tree.tree for tree in forest.trees] == ["deep", "deep-shuffled3"]
+    assert "cifar100/deep-shuffled3" not in HIERARCHIES.names(), "it is no listed tree"
+
+
+@pytest.mark.parametrize("name", ["deep-shuffled03", "dep-shuffled1", "deep-shuffled1-shuffled2", "deep-shuffled"])
+def test_other_spellings_of_a_control_tree_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match=rf"unknown hierarchy '{name}'"):
+        load_hierarchy("cifar100", name)
+
+
+def test_a_listed_tree_of_such_a_name_is_itself(toys: Registry[Path], tmp_path: Path) -> None:
+    path = put(tmp_path, "plain-shuffled1")
+    toys.add("toys/plain-shuffled1", path)
+    assert load_hierarchy("toys", "plain-shuffled1", registry=toys).description == load_hierarchy_file(path).description

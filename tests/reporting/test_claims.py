@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from typer.testing import CliRunner
 
 from hierbench.cli.app import app, run
 from hierbench.errors import InputError
+from hierbench.evaluation.records import Record
 from hierbench.evaluation.statistics import McNemar, holm, mcnemar
+from hierbench.evaluation.verdicts import Verdicts
 from hierbench.paths import data_dir
 from hierbench.reporting.claims.evidence import Evidence, Pair
 from hierbench.reporting.claims.file import Claim, Contrast, Side, find_claims, read_claims
@@ -159,6 +162,82 @@ def test_what_is_held_shown_and_not(claims_file: Callable[..., Path], losses: tu
     assert judged_on(claims_file, pairs).verdict == verdict
 
 
+@dataclasses.dataclass
+class Shown:
+    """A committed record under another name, with what a test says of its samples."""
+
+    record: Record
+    verdicts: Verdicts
+
+
+def shown(model: str, *, tree: str | None = None, overlap: list[float] | None = None, flip: bool = False) -> Shown:
+    """Return the digits record of tecoa as that of ``model``: on ``tree``, all broken (``flip``), with ``overlap``."""
+    (found,) = gather(RECORDS, Selection(protocol="digits-v1", model="tecoa.digits", attack="leaf_pgd"))
+    identity = found.record.identity
+    changed = {"model": identity.model.model_copy(update={"name": model})}
+    if tree is not None:
+        said = (f"tree: {identity.hierarchy.name} -> {tree}",)
+        changed["protocol"] = identity.protocol.model_copy(update={"deviations": said})  # type: ignore[assignment]
+        changed["hierarchy"] = identity.hierarchy.model_copy(update={"name": tree})  # type: ignore[assignment]
+    verdicts, depth = found.verdicts, found.verdicts.num_depths
+    attack = verdicts.attacked[depth]
+    if flip:
+        attack = dataclasses.replace(attack, broken_rollup=np.ones_like(attack.broken_rollup))
+    if overlap is not None:
+        padded = overlap + [np.nan] * (len(verdicts.labels) - len(overlap))
+        attack = dataclasses.replace(attack, severity_overlap=np.array(padded))
+    verdicts = dataclasses.replace(verdicts, attacked={depth: attack})
+    return Shown(found.record.model_copy(update={"identity": identity.model_copy(update=changed)}), verdicts)
+
+
+def one_contrast(claims_file: Callable[..., Path], contrast: str) -> Contrast:
+    head, *_ = TEXT.split("[[claim.contrast]]")
+    ((made,),) = [claim.contrasts for claim in read_claims(claims_file(f"{head}[[claim.contrast]]\n{contrast}")).claims]
+    return made
+
+
+def test_a_side_on_a_control_tree_is_looked_for_there_and_the_other_is_not(claims_file: Callable[..., Path]) -> None:
+    text = """
+        models = ["tecoa.digits"]
+        datasets = ["digits"]
+        depths = ["leaf"]
+        first = { attack = "leaf_pgd" }
+        second = { attack = "leaf_pgd", tree = "shape-shuffled1" }
+    """
+    contrast = one_contrast(claims_file, text)
+    assert contrast.words() == "tecoa.digits: leaf_pgd in its tree − leaf_pgd in shape-shuffled1"
+    own, control = shown("tecoa.digits"), shown("tecoa.digits", tree="shape-shuffled1", flip=True)
+    other = shown("tecoa.digits", tree="shape-shuffled2")
+    found = Evidence([own, control, other]).pair(contrast, "")  # type: ignore[list-item]
+    assert found is not None and found.first.any() and not found.second.any()
+    assert Evidence([own, other]).pair(contrast, "") is None  # type: ignore[list-item]
+    assert Evidence([control, other]).pair(contrast, "") is None  # type: ignore[list-item]
+
+
+def test_ranks_are_compared_by_sample_and_tested_by_sign_flips(claims_file: Callable[..., Path]) -> None:
+    text = """
+        datasets = ["digits"]
+        depths = ["leaf"]
+        measure = "rank_preservation"
+        first = { model = "a.v", attack = "leaf_pgd" }
+        second = { model = "b.v", attack = "leaf_pgd" }
+    """
+    contrast = one_contrast(claims_file, text)
+    assert contrast.words() == "a.v − b.v: leaf_pgd, rank preservation"
+    values = [0.25, 1.0, 0.5] * 20
+    placed = [shown(f"a.v{seed}", overlap=[v * 0.9 for v in values] + [0.5]) for seed in ("", "-s1", "-s2")]
+    placed += [shown(f"b.v{seed}", overlap=[v * 0.6 for v in values]) for seed in ("", "-s1", "-s2")]
+    claims = read_claims(claims_file(TEXT.split("[[claim.contrast]]")[0] + f"[[claim.contrast]]\n{text}"))
+    ((finding,),) = [entry.findings for entry in judge(claims, Evidence(placed))]  # type: ignore[arg-type]
+    assert finding.samples == 60, "only samples that both searched in full"
+    assert finding.differences == pytest.approx((0.175,) * 3)
+    assert finding.p_value == pytest.approx(1 / 20_001)
+    assert finding.detectable == pytest.approx(2.8016 * 0.3 * np.std(values, ddof=1) / 60**0.5, rel=1e-3)
+    assert finding.verdict == "held"
+    bare = [shown("a.v"), shown("b.v")]
+    assert Evidence(bare).pair(contrast, "") is None, "a record without ranks is none"  # type: ignore[arg-type]
+
+
 def test_nothing_is_shown_where_a_record_is_missing(claims_file: Callable[..., Path]) -> None:
     assert judged_on(claims_file, [None, None, None]).verdict == "not measured"
     some = pair([1] * 90 + [0] * 10, [1] * 40 + [0] * 60)
@@ -215,6 +294,8 @@ def test_the_tables_say_what_is_printed_and_what_was_found(claims_file: Callable
         ('models = ["clip", "tecoa.digits"]\n', "", "first.model: missing"),
         ("{tecoa|mean of 15|clean}", "{tecoa|mean of 16|clean}", "0 such figures are reported"),
         ('name = "test"', "name = test", "not valid TOML"),
+        ('depths = ["leaf"]', 'depths = ["leaf"]\nmeasure = "rank"', "measure: 'rank' is none of accuracy, rank_pres"),
+        ("depths = [1,", 'measure = "rank_preservation"\ndepths = [1,', "depths: ranks are those of the leaves"),
         ('depths = ["leaf"]', 'depths = ["leaf"]\nclasses = "new"', "classes: 'new' is none of all, seen, unseen"),
     ],
 )

@@ -144,7 +144,10 @@ def _conclude(
     if ledger.severity_images is not None:
         severe = _verified(chunk, ledger.severity_images)
         severity = Severity(
-            mask=ledger.full_budget, images=severe.images, predictions=_host(severe.judgement.predictions)
+            mask=ledger.full_budget,
+            images=severe.images,
+            predictions=_host(severe.judgement.predictions),
+            logits=severe.judgement.logits,
         )
     clean_loss, final_loss = _own_losses(plan, ledger, chunk, final.judgement.logits)
     depth, scoring = chunk.criterion.depth, chunk.criterion.scoring

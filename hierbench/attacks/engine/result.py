@@ -20,11 +20,13 @@ class Severity:
         mask: bool [n]: the samples searched in full and attacked at all.
         images: [n, c, h, w]; the clean image outside the mask.
         predictions: long [n, D] a scoring, by a separate forward.
+        logits: [n, N] of the images, by that forward; None where the prompts were attacked too.
     """
 
     mask: NDArray[np.bool_]
     images: Tensor
     predictions: Mapping[Scoring, NDArray[np.int64]]
+    logits: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)

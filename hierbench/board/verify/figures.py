@@ -94,9 +94,10 @@ def _recomputed(cell: Cell) -> Iterator[str]:
         searched = verdicts.attacked[entry.depth].searched if entry.depth in verdicts.attacked else np.zeros(0, bool)
         steps = float(verdicts.attacked[entry.depth].steps[searched].mean()) if searched.any() else None
         yield from differing(f"cost.per_depth.{entry.depth}.mean_steps", entry.mean_steps, steps)
-    for name in ("rank_preservation", "calibration_error_clean", "calibration_error_attacked"):
-        if getattr(record, name) is not None:
-            yield f"{name}: does not follow from the verdicts; leave it null"
+    clean, attacked = scores.calibration_errors(verdicts)
+    yield from differing("calibration_error_clean", record.calibration_error_clean, clean)
+    yield from differing("calibration_error_attacked", record.calibration_error_attacked, attacked)
+    yield from differing("rank_preservation", record.rank_preservation, scores.rank_preservation(verdicts))
 
 
 def _counts(verdicts: Verdicts) -> dict[str, Any]:

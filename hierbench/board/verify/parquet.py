@@ -9,7 +9,7 @@ import numpy as np
 
 from hierbench.errors import HierbenchError, InputError
 from hierbench.evaluation.records import Record
-from hierbench.evaluation.verdicts import Verdicts, read_verdicts
+from hierbench.evaluation.verdicts import LEAVES, Verdicts, read_verdicts
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq
@@ -23,7 +23,6 @@ _PLAIN = {
     "full_budget": "bool", "clean_loss": "double", "final_loss": "double", "severity_prediction": "int64",
     "prediction": "int64",
 }  # fmt: skip
-_MAY_BE_NULL = ("clean_loss", "final_loss", "severity_prediction")
 
 
 def open_verdicts(path: Path, record: Record) -> Verdicts:
@@ -83,18 +82,26 @@ def wanted_columns(record: Record) -> dict[str, str]:
     return wanted
 
 
+def possible_columns(record: Record) -> dict[str, str]:
+    """Return the columns that a run of the engine adds, and the verdicts of others may lack, with their types."""
+    leaf = len(record.depths)
+    kept = [f"attack_d{leaf}_{name}" for name in LEAVES] if leaf in record.identity.attack.depths else []
+    return dict.fromkeys(["clean_confidence", *kept], "double")
+
+
 def _check_columns(path: Path, schema: Any, record: Record) -> None:
-    wanted = wanted_columns(record)
+    wanted, possible = wanted_columns(record), possible_columns(record)
     found = {field.name: "string" if field.name == "sample_id" else str(field.type) for field in schema}
     if len(found) != len(schema.names):
         raise InputError(f"{path}: a column occurs twice")
     for name in [*wanted, *found]:
         if name not in found:
             raise InputError(f"{path}: column {name} is missing")
-        if name not in wanted:
+        kind = wanted.get(name) or possible.get(name)
+        if kind is None:
             raise InputError(f"{path}: unknown column {name[:60]!r}")
-        if found[name] != wanted[name]:
-            raise InputError(f"{path}: column {name} is {found[name]}, and should be {wanted[name]}")
+        if found[name] != kind:
+            raise InputError(f"{path}: column {name} is {found[name]}, and should be {kind}")
 
 
 def _check_ids(path: Path, opened: pq.ParquetFile) -> None:
@@ -123,8 +130,13 @@ def unsound(verdicts: Verdicts, record: Record) -> list[str]:
         found.append(f"label: not one of the {leaves} leaves")
     if not _within(verdicts.clean.predicted, -1, leaves):
         found.append(f"clean_prediction: not one of the {leaves} leaves")
+    if not _are_shares(verdicts.clean.confidence):
+        found.append("clean_confidence: not a probability")
     for depth, attack in verdicts.attacked.items():
         prefix = f"attack_d{depth}_"
+        for name in LEAVES:
+            if not _are_shares(getattr(attack, name)):
+                found.append(f"{prefix}{name}: not within 0 and 1")
         for name in ("linf", "l2"):
             values = getattr(attack, name)
             if values.dtype.kind != "f" or not np.isfinite(values).all() or (values < 0).any():
@@ -134,6 +146,11 @@ def unsound(verdicts: Verdicts, record: Record) -> list[str]:
         if not _within(attack.steps, 0, 2**62):
             found.append(f"{prefix}steps: negative or missing")
     return found
+
+
+def _are_shares(values: np.ndarray | None) -> bool:
+    """Say whether all that are there lie within 0 and 1; a gap is no share and no fault."""
+    return values is None or not np.any((values < 0) | (values > 1))
 
 
 def _within(values: np.ndarray, low: int, high: int) -> bool:

@@ -39,6 +39,10 @@ MAX_ID = 1000
 WHAT = "images"
 
 
+_UNKEPT = ("logits", "confidence")
+"""Of the clean pass: what no verdict on an image follows from."""
+
+
 class Heading(Part):
     """What the images are of, and where the verdicts beside them were made."""
 
@@ -146,7 +150,7 @@ def write_images(
     first = next(iter(units.values()))
     digests = Column("clean.digest", np.dtype(np.uint8), (count, DIGEST_BYTES), (u().kept_digest for u in first))
     columns = [Column.of("ids", listed), Column.of("labels", labels), digests]
-    columns += [Column.of(f"clean.{name}", array) for name, array in clean.to_arrays().items() if name != "logits"]
+    columns += [Column.of(f"clean.{name}", array) for name, array in clean.to_arrays().items() if name not in _UNKEPT]
     kind = delta_type(form, threat)
     for depth, chunks in units.items():
         judged = JudgedImages.join([_judged(unit()) for unit in chunks])

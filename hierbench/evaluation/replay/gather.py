@@ -16,9 +16,11 @@ from hierbench.evaluation.verdicts import Verdicts
 
 
 def finished(cell: Cell) -> Record | None:
-    """Return the record of a finished cell, or None; without the images that are asked for, it is not finished."""
+    """Return the record of a finished cell, or None; without the images or the ranks asked for, it is not finished."""
     done = finished_record(cell.record_path)
-    if done is None or cell.store_images is None:
+    if done is None or (cell.ranked and done.rank_preservation is None):
+        return None
+    if cell.store_images is None:
         return done
     kept = images_path(cell.folder, cell.identity.cell, cell.store_images)
     return done if stored_for(kept, done.verdicts.sha256) else None

@@ -11,8 +11,8 @@ import numpy as np
 from hierbench.board.ledger import Placed
 from hierbench.datasets.seen import load_seen
 from hierbench.evaluation.records import Record
-from hierbench.evaluation.verdicts import Bools
-from hierbench.reporting.claims.file import CLEAN, LEAF, Contrast, Depth, Side
+from hierbench.evaluation.verdicts import Bools, Floats
+from hierbench.reporting.claims.file import CLEAN, LEAF, RANKS, Contrast, Depth, Side
 
 ASKED = ("attack:", "eps:", "scoring:", "limit:")
 """In what a record may differ from its protocol: a side names the first three, and samples are matched one by one."""
@@ -20,10 +20,10 @@ ASKED = ("attack:", "eps:", "scoring:", "limit:")
 
 @dataclass(frozen=True)
 class Pair:
-    """One seed's evidence: who was right, over the samples that both sides scored."""
+    """One seed's evidence over the samples that both sides scored: who was right, or a value of each sample."""
 
-    first: Bools
-    second: Bools
+    first: Bools | Floats
+    second: Bools | Floats
 
 
 class Evidence:
@@ -42,8 +42,8 @@ class Evidence:
 
     def pair(self, contrast: Contrast, seed: str) -> Pair | None:
         """Return the verdicts of both sides over the samples they share, or None."""
-        firsts = self._right(contrast, contrast.first, seed)
-        seconds = self._right(contrast, contrast.second, seed)
+        firsts = self._measured(contrast, contrast.first, seed)
+        seconds = self._measured(contrast, contrast.second, seed)
         best: Pair | None = None
         for one in firsts:
             for other in seconds:
@@ -52,19 +52,19 @@ class Evidence:
                     best = Pair(*(np.array([side[sample] for sample in shared]) for side in (one, other)))
         return best
 
-    def _right(self, contrast: Contrast, side: Side, seed: str) -> list[dict[str, bool]]:
-        """Return for every record that the side may mean who was right, by sample id."""
+    def _measured(self, contrast: Contrast, side: Side, seed: str) -> list[dict[str, bool | float]]:
+        """Return for every record that the side may mean what it says of each sample, by sample id."""
         name = side.model + seed if _seeded(side) else side.model
         found = []
         for placed in self._by_model.get((name, contrast.dataset), []):
             if not _means(placed.record, side):
                 continue
-            right = _right_at(placed, side, contrast)
-            if right is None:
+            values = _ranks(placed) if contrast.measure == RANKS else _right_at(placed, side, contrast)
+            if values is None:
                 continue
-            kept = _of_classes(placed, contrast.classes)
+            kept = _of_classes(placed, contrast.classes) & np.isfinite(values)
             ids = placed.verdicts.sample_ids
-            found.append({ids[i]: bool(right[i]) for i in np.flatnonzero(kept).tolist()})
+            found.append({ids[i]: values[i].item() for i in np.flatnonzero(kept).tolist()})
         return found
 
 
@@ -105,6 +105,11 @@ def _right_at(placed: Placed, side: Side, contrast: Contrast) -> Bools | None:
     parts = [verdicts.attack_broken(depth, contrast.scored_by) for depth in aims]
     known = [part[:, column - 1] for part in parts if part is not None]
     return ~np.logical_or.reduce(known) if known else None
+
+
+def _ranks(placed: Placed) -> Floats | None:
+    attack = placed.verdicts.attacked.get(len(placed.record.depths))
+    return None if attack is None else attack.severity_overlap
 
 
 def _depth(depth: Depth, record: Record) -> int | None:

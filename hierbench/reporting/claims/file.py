@@ -20,6 +20,9 @@ CLEAN = "none"
 """Attack of a side that is the clean images."""
 LEAF: Literal["leaf"] = "leaf"
 Depth = int | Literal["leaf"]
+ACCURACY, RANKS = "accuracy", "rank_preservation"
+MEASURES = (ACCURACY, RANKS)
+"""What of a sample is compared: whether it is right, or how much of the backbone's top five leaves it keeps."""
 SPLITS = ("all", "seen", "unseen")
 """Classes whose images count; ``seen``: those of the class split that training may use."""
 
@@ -50,7 +53,7 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True)
 class Contrast:
-    """A difference that the claim says is above 0: accuracy of ``first`` less that of ``second``, sample by sample."""
+    """A difference that the claim says is above 0: ``measure`` of ``first`` less that of ``second``, by sample."""
 
     dataset: str
     depth: Depth
@@ -60,12 +63,14 @@ class Contrast:
     second: Side
     least: float
     """The difference must be larger than this."""
+    measure: str = ACCURACY
 
     def words(self) -> str:
         """The difference in words: what both sides share is said once."""
         one, other = self.first, self.second
         first, second = one.condition(), other.condition()
         shared = "" if one.template is None or one.template != other.template else f', "{one.template}"'
+        shared += "" if self.measure == ACCURACY else ", rank preservation"
         if one.tree == other.tree:
             shared += "" if one.tree is None else f", tree {one.tree}"
         else:
@@ -134,7 +139,7 @@ _QUOTE = re.compile(r"\{([^{}|]+)\|([^{}|]+)\|([^{}|]+)\}")
 _SIDE = {"model": str, "attack": str, "aimed": (int, str), "eps": str, "template": str, "tree": str, "stopped_by": str}
 _CONTRAST = {
     "datasets": list, "models": list, "depths": list, "scored_by": str, "classes": str, "eps": str, "first": dict,
-    "second": dict, "least": (int, float),
+    "second": dict, "least": (int, float), "measure": str,
 }  # fmt: skip
 
 
@@ -219,6 +224,11 @@ class _Reader:
         least = float(table.get("least", 0.0))
         if not 0 <= least < 1:
             self.refuse(f"{where}.least", f"{least} is no share in [0, 1)")
+        measure = table.get("measure", ACCURACY)
+        if measure not in MEASURES:
+            self.refuse(f"{where}.measure", f"{measure!r} is none of {', '.join(MEASURES)}")
+        if measure == RANKS and table["depths"] != [LEAF]:
+            self.refuse(f"{where}.depths", f"ranks are those of the leaves: [{LEAF!r}]")
         models: tuple[str | None, ...] = (
             self.texts(f"{where}.models", table["models"]) if "models" in table else (None,)
         )
@@ -239,6 +249,7 @@ class _Reader:
                             first=sides[0],
                             second=sides[1],
                             least=least,
+                            measure=measure,
                         )
                     )
         return made

@@ -9,9 +9,17 @@ from typing import Literal
 
 import numpy as np
 
-from hierbench.evaluation.statistics import McNemar, holm, mcnemar, smallest_detectable_difference
+from hierbench.evaluation.statistics import (
+    McNemar,
+    SignFlip,
+    holm,
+    mcnemar,
+    sign_flip,
+    smallest_detectable_difference,
+    smallest_detectable_mean,
+)
 from hierbench.reporting.claims.evidence import Evidence, Pair
-from hierbench.reporting.claims.file import Claim, ClaimsFile, Contrast
+from hierbench.reporting.claims.file import ACCURACY, Claim, ClaimsFile, Contrast
 
 Verdict = Literal["held", "did not hold", "not shown", "not measured"]
 SIGNIFICANCE = 0.05
@@ -27,13 +35,13 @@ class Finding:
     """Over which each seed was compared (the fewest)."""
     differences: tuple[float, ...]
     """One a seed that was measured."""
-    tests: tuple[McNemar, ...]
+    tests: tuple[McNemar | SignFlip, ...]
     mean: float | None
     low: float | None
     high: float | None
     """95 % t-interval of the mean over the seeds; None for fewer than two."""
     p_value: float | None
-    """The largest of the seeds' exact McNemar p values: all of them must show it."""
+    """The largest of the seeds' p values: all of them must show it. Exact McNemar, or a sign flip of ranks."""
     p_holm: float | None
     detectable: float | None
     """Smallest difference that one seed's test finds with a power of 80 %, at the seeds' mean rate of disagreement."""
@@ -83,7 +91,8 @@ def _finding(contrast: Contrast, pairs: Sequence[Pair | None]) -> Finding:
     if not there:
         return Finding(contrast, 0, (), (), None, None, None, None, None, None, "not measured")
     differences = tuple(float(np.mean(p.first) - np.mean(p.second)) for p in there)
-    tests = tuple(mcnemar(p.first, p.second) for p in there)
+    test = mcnemar if contrast.measure == ACCURACY else sign_flip
+    tests = tuple(test(p.first, p.second) for p in there)
     low, high = _seed_interval(differences)
     return Finding(
         contrast=contrast,
@@ -95,14 +104,18 @@ def _finding(contrast: Contrast, pairs: Sequence[Pair | None]) -> Finding:
         high=high,
         p_value=max(test.p_value for test in tests),
         p_holm=None,
-        detectable=_detectable(there),
+        detectable=_detectable(there, contrast.measure),
         verdict="not shown",
     )
 
 
-def _detectable(pairs: Sequence[Pair]) -> float:
+def _detectable(pairs: Sequence[Pair], measure: str) -> float:
+    samples = min(len(pair.first) for pair in pairs)
+    if measure != ACCURACY:
+        deviation = float(np.mean([np.std(pair.first - pair.second, ddof=1) for pair in pairs]))
+        return smallest_detectable_mean(samples, deviation)
     share = float(np.mean([np.mean(pair.first != pair.second) for pair in pairs]))
-    return smallest_detectable_difference(min(len(pair.first) for pair in pairs), share)
+    return smallest_detectable_difference(samples, share)
 
 
 def _seed_interval(differences: Sequence[float]) -> tuple[float | None, float | None]:

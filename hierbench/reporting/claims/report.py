@@ -59,7 +59,8 @@ def _details(claims: ClaimsFile, judged: Sequence[Judged]) -> Table:
     notes = (
         "contrast: accuracy of the first less that of the second at that depth, in points, mean over the seeds with "
         "the 95 % t-interval; the claim says it is above 0",
-        "p: exact McNemar over the samples, the largest of the seeds; Holm: over all rows measured",
+        "p: exact McNemar over the samples, or a paired sign flip for rank preservation; the largest of the seeds; "
+        "Holm: over all rows measured",
         "detectable: smallest difference one seed finds with 80 % power (–: none, the two disagree too rarely)",
         f"held: at least {MIN_SEEDS} seeds, all above 0, the interval too, Holm < 0.05; not shown: too few seeds, or "
         "smaller than detectable; did not hold: the rest",
@@ -104,7 +105,8 @@ def _rows(claims: ClaimsFile, judged: Sequence[Judged]) -> list[Row]:
             sides: Row = {}
             for name, side in (("first", contrast.first), ("second", contrast.second)):
                 sides |= {f"{name}_model": side.model, f"{name}_attack": side.attack, f"{name}_aimed": side.aimed,
-                          f"{name}_eps": side.eps, f"{name}_template": side.template}  # fmt: skip
+                          f"{name}_eps": side.eps, f"{name}_template": side.template,
+                          f"{name}_tree": side.tree}  # fmt: skip
             rows.append(
                 {
                     "claims": claims.name,
@@ -114,6 +116,7 @@ def _rows(claims: ClaimsFile, judged: Sequence[Judged]) -> list[Row]:
                     "depth": contrast.depth,
                     "scored_by": contrast.scored_by,
                     "classes": contrast.classes,
+                    "measure": contrast.measure,
                     **sides,
                     "samples": finding.samples,
                     "seeds": finding.seeds,
