@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import json
 import re
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,7 +24,8 @@ from PIL import Image
 from hierbench.datasets.catalogue import get_spec
 from hierbench.datasets.describing import asking, endpoint
 from hierbench.datasets.describing.answers import Kept, UnusableAnswer, read_answer
-from hierbench.datasets.describing.run import Describer, DescribeRequest
+from hierbench.datasets.describing.loops import run_to_the_end
+from hierbench.datasets.describing.run import Describer, DescribeRequest, Outcome
 from hierbench.datasets.descriptions import Descriptions, descriptions_from_content, load_descriptions
 from hierbench.datasets.load import load_images
 from hierbench.errors import HierbenchError, InputError
@@ -668,3 +672,41 @@ def test_a_file_that_is_there_is_not_written_over(chat: ChatServer, request_: De
     assert "--out" in failure(request_) and not chat.asked
     assert request_.out.read_text() == "mine"
     assert "cannot write" in failure(replace(request_, out=request_.out / "below.json"))
+
+
+def test_a_notebook_can_call_it_under_its_own_event_loop(chat: ChatServer, request_: DescribeRequest) -> None:
+    async def cell() -> Outcome:
+        return Describer(request_).run()
+
+    outcome = asyncio.run(cell())
+    assert outcome.file is not None and outcome.complete == outcome.classes == 10
+
+
+def test_an_interrupt_in_a_notebook_ends_the_requests_under_way() -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    async def work() -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            ended.set()
+
+    async def cell() -> None:
+        main = threading.get_ident()
+
+        def interrupt() -> None:
+            begun.wait()
+            time.sleep(0.2)  # until the cell waits
+            signal.pthread_kill(main, signal.SIGINT)
+
+        threading.Thread(target=interrupt).start()
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # as a notebook's kernel has it
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                run_to_the_end(work)
+        finally:
+            signal.signal(signal.SIGINT, before)
+        assert ended.is_set()
+
+    asyncio.run(cell())

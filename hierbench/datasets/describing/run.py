@@ -5,7 +5,6 @@ SAFT (arXiv 2602.12461) has its descriptions written by such models; METHODS.md 
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from hierbench.datasets.describing.answers import Kept
 from hierbench.datasets.describing.asking import Asking, Report
 from hierbench.datasets.describing.endpoint import Endpoint, find_base_url, find_key, require_library
 from hierbench.datasets.describing.journal import Journal, locked, writing
+from hierbench.datasets.describing.loops import run_to_the_end
 from hierbench.datasets.describing.pictures import ClassPictures, Picture, enlargement
 from hierbench.datasets.describing.prompt import PROMPT_VERSION, Sofar, question_text, shown_messages
 from hierbench.datasets.descriptions import (
@@ -134,7 +134,7 @@ class Describer:
             self._restore(self.journal.open(resume=self.request.resume))
             asked = Asking(self, report or (lambda *_: None))
             if self.left():
-                asyncio.run(asked.run())
+                run_to_the_end(asked.run)
             asked.raise_failures()
             complete = sum(not self.kept.missing(class_id) for class_id in self.spec.class_ids)
             if complete < len(self.spec.class_ids):
