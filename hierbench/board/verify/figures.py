@@ -64,6 +64,8 @@ def _verdicts_of_predictions(cell: Cell) -> Iterator[str]:
     for prefix, broken, direct in pairs:
         if direct is not None and (direct[:, -1] != broken[:, -1]).any():
             yield f"{prefix}broken_direct: at the leaves it is the verdict of roll-up"
+    if _is_text(cell.record.identity.attack.name):
+        return  # other prompts are other prompts for every image
     for depth, attack in verdicts.attacked.items():
         still = ~attack.moved if cell.shown else ~attack.searched
         changed = still & (attack.predicted != verdicts.clean.predicted)

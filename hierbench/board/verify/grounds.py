@@ -32,6 +32,10 @@ class Samples:
     source: str
 
 
+ListKey = tuple[str, str, str, int | None]
+"""Protocol, data set, split and, of a list that is shorter than the protocol's own, its length."""
+
+
 @lru_cache(maxsize=8)
 def images_at_hand(name: str, split: str, limit: int | None, without: str | None, root: str | None) -> ImageSet | None:
     """Return a data set's images, or None where they are not at hand."""
@@ -53,7 +57,7 @@ def images_of(record: Record, limit: int, root: str | None) -> ImageSet | None:
     return images_at_hand(data.name, data.split, limit, entry.without if entry else None, root)
 
 
-def expected_samples(record: Record, known: Mapping[tuple[str, str, str], Record], root: str | None) -> Samples | None:
+def expected_samples(record: Record, known: Mapping[ListKey, Record], root: str | None) -> Samples | None:
     """Return what the protocol scores: by the project's own records, else by the data at hand, else None."""
     identity = record.identity
     own = known.get(key_of(record))
@@ -64,14 +68,22 @@ def expected_samples(record: Record, known: Mapping[tuple[str, str, str], Record
     if entry is None:
         return None
     split = entry.split or get_spec(entry.name).evaluation_split
-    images = images_at_hand(entry.name, split, entry.limit, entry.without, root)
+    images = images_at_hand(entry.name, split, shorter_list(record) or entry.limit, entry.without, root)
     return None if images is None else Samples(images.revision, images.sample_hash, "the data at hand")
 
 
-def key_of(record: Record) -> tuple[str, str, str]:
+def key_of(record: Record) -> ListKey:
     """Return what the sample list of a record depends on."""
     identity = record.identity
-    return identity.protocol.name, identity.dataset.name, identity.dataset.split
+    return identity.protocol.name, identity.dataset.name, identity.dataset.split, shorter_list(record)
+
+
+def shorter_list(record: Record) -> int | None:
+    """Return the length of a record's sample list if its protocol allows that one beside its own, else None."""
+    identity = record.identity
+    known = identity.protocol.name in PROTOCOLS
+    entry = PROTOCOLS.get(identity.protocol.name).dataset(identity.dataset.name) if known else None
+    return record.verdicts.rows if entry is not None and record.verdicts.rows in entry.limits else None
 
 
 def ground(cell: Cell, samples: Samples | None) -> Iterator[tuple[Path, str]]:

@@ -12,7 +12,7 @@ import numpy as np
 from hierbench.board.card import CARD_FILE, AttackCard, Card
 from hierbench.board.ledger import Ground, Placed, read_card
 from hierbench.board.verify.figures import Cell
-from hierbench.board.verify.grounds import key_of
+from hierbench.board.verify.grounds import ListKey, key_of
 from hierbench.errors import HierbenchError, InputError
 from hierbench.evaluation.records import Record
 from hierbench.evaluation.stored import read_record
@@ -59,7 +59,7 @@ class KnownBoard:
         return tuple(found)
 
     @cached_property
-    def samples(self) -> dict[tuple[str, str, str], Record]:
+    def samples(self) -> dict[ListKey, Record]:
         """A record of the project's for each (protocol, dataset, split): it says what is scored."""
         return {key_of(p.record): p.record for p in self.own if not p.record.identity.protocol.custom}
 

@@ -176,7 +176,7 @@ def _lacking(card: Card, cells: Sequence[Cell]) -> list[str]:
     radius = {data.name: data.default_eps for data in protocol.datasets}
     there = {
         f"{i.dataset.name} {i.attack.name}"
-        for i in (cell.record.identity for cell in cells)
+        for i in (cell.record.identity for cell in cells if grounds.shorter_list(cell.record) is None)
         if i.attack.eps == radius.get(i.dataset.name) and i.attack.scoring == protocol.scorings[0]
     }
     said = set(card.left_out)
