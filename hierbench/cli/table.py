@@ -33,6 +33,7 @@ class Layout(StrEnum):
     METHODS_DATASETS = "methods-datasets"
     METHODS_DEPTHS = "methods-depths"
     METHODS_SEEN = "methods-seen"
+    METHODS_ATTACKS = "methods-attacks"
     ATTACK_SCORE = "attack-score"
     ABLATION = "ablation"
 
@@ -46,7 +47,8 @@ class IntervalStyle(StrEnum):
 
 
 LAYOUTS = """depths, transfer, seen: tables a record; models: a row a record. For papers, the worst case over a model's
-records: methods-datasets, methods-depths, methods-seen (by class split), ablation; attack-score: attacked x scored."""
+records: methods-datasets, methods-depths, methods-seen (by class split), methods-attacks (attack by attack), ablation;
+attack-score: attacked x scored."""
 AIMED = "Robust: per sample the worst over every attack and attacked depth, or over those aimed at the depth shown."
 
 

@@ -13,14 +13,15 @@ from hierbench.reporting.attack_score import SCORINGS, attack_score_report
 from hierbench.reporting.collect import Selection, collect_records
 from hierbench.reporting.comparable import check_comparable
 from hierbench.reporting.methods import methods_datasets_report, methods_depths_report
+from hierbench.reporting.methods_attacks import methods_attacks_report
 from hierbench.reporting.methods_seen import methods_seen_report
 from hierbench.reporting.reported import read_reported
 from hierbench.reporting.standings import Scoring, Shown, gather
 from hierbench.reporting.table import Intervals, Report
 
 LayoutName = Literal[
-    "depths", "transfer", "seen", "models", "methods-datasets", "methods-depths", "methods-seen", "attack-score",
-    "ablation",
+    "depths", "transfer", "seen", "models", "methods-datasets", "methods-depths", "methods-seen", "methods-attacks",
+    "attack-score", "ablation",
 ]  # fmt: skip
 BY_RECORD = {
     "depths": layouts.depth_report,
@@ -67,6 +68,8 @@ def make_report(
             report = methods_depths_report(placed, shown, depths=read_depths(depth, leaf), reported=figures)
         elif layout == "methods-seen":
             report = methods_seen_report(placed, shown, depths=read_depths(depth, leaf))
+        elif layout == "methods-attacks":
+            report = methods_attacks_report(placed, shown, depth=read_depth(depth))
         elif layout == "ablation":
             report = ablation_report(placed, shown, depths=read_depths(depth, leaf), baseline=baseline)
         else:
@@ -95,7 +98,7 @@ def check_options(layout: str, *, depth: str | None, aimed: bool, baseline: str 
     if layout not in get_args(LayoutName):
         raise InputError(f"--layout: {layout!r} is none of {', '.join(get_args(LayoutName))}")
     methods = ("methods-datasets", "methods-depths")
-    together = (*methods, "methods-seen", "ablation")
+    together = (*methods, "methods-seen", "methods-attacks", "ablation")
     allowed = {
         "--depth": (depth is not None, together),
         "--aimed": (aimed, together),

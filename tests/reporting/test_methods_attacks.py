@@ -1,0 +1,74 @@
+"""What each attack leaves, attack by attack: counted again from the verdict files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from hierbench.errors import InputError
+from hierbench.reporting.build import make_report
+from hierbench.reporting.collect import Selection
+from reporting.toy_records import toy_record
+
+RECORDS = Path(__file__).parents[2] / "leaderboard" / "records"
+CIFAR = Selection(protocol="tiny-v1", dataset="cifar100", eps="4/255")
+ATTACKS = {  # heading: file
+    "leaf_pgd, direct": "leaf_pgd.direct",
+    "superclass_pgd, rollup": "superclass_pgd.rollup",
+    "multilevel_apgd": "multilevel_apgd.rollup",
+    "square": "square.rollup",
+    "text_synonyms": "text_synonyms.rollup",
+}
+
+
+def verdicts(model: str, attack: str) -> pd.DataFrame:
+    (path,) = (RECORDS / "tiny-v1" / model).glob(f"cifar100.deep.{attack}.linf-4_255.*.parquet")
+    return pd.read_parquet(path)
+
+
+def left(frame: pd.DataFrame, depth: int) -> pd.Series:
+    columns = [c for c in frame if c.endswith(f"_broken_rollup_d{depth}")]
+    return ~frame[columns].any(axis=1)
+
+
+@pytest.mark.parametrize(("said", "depth"), [(None, 5), ("1", 1)])
+def test_every_figure_is_a_count_of_its_attacks_verdicts(said: str | None, depth: int) -> None:
+    report = make_report("methods-attacks", RECORDS, CIFAR, depth=said)
+    found = {(row["model"], row["column"]): row for row in report.rows}
+    for model in ("tecoa.tiny", "mmcoa.tiny", "clip"):
+        for heading, name in ATTACKS.items():
+            frame, row = verdicts(model, name), found[model, heading]
+            assert row["samples"] == len(frame) and row["depth"] == depth
+            assert row["robust"] == pytest.approx(left(frame, depth).mean()), (model, heading)
+        together = [verdicts(model, name) for name in list(ATTACKS.values())[:3]]
+        together += [verdicts(model, name) for name in ("leaf_pgd.rollup", "superclass_pgd.direct")]
+        worst = pd.concat([left(frame, depth) for frame in together], axis=1).all(axis=1)
+        assert found[model, "all on images"]["robust"] == pytest.approx(worst.mean())
+
+
+def test_each_sample_list_is_a_table_of_its_own_and_texts_are_in_no_worst_case_of_images() -> None:
+    tables = make_report("methods-attacks", RECORDS, CIFAR).tables
+    assert [table.title.rpartition("n = ")[2] for table in tables] == ["883", "300", "200"]
+    whole, texts, square = (table.columns for table in tables)
+    assert whole[-1] == "all on images"
+    assert texts == ("model", "clean", "multimodal_independent", "text_characters", "text_synonyms")
+    assert square == ("model", "clean", "square")
+    assert len({table.label for table in tables}) == 3
+
+
+def test_an_attack_that_a_model_did_not_meet_is_a_gap(tmp_path: Path) -> None:
+    toy_record(tmp_path, "alpha", attack="first")
+    toy_record(tmp_path, "alpha", attack="second", strength=20)
+    toy_record(tmp_path, "beta", attack="second", strength=20)
+    (table,) = make_report("methods-attacks", tmp_path, Selection()).tables
+    assert table.columns == ("model", "clean", "first", "second", "all on images")
+    shown = {row[0].content: [value.content for value in row[1:]] for row in table.rows}
+    assert None not in shown["alpha"] and shown["beta"][1] is None
+    assert shown["beta"][3] == shown["beta"][2], "its worst case is over what it met"
+
+
+def test_a_depth_that_no_tree_has_is_refused() -> None:
+    with pytest.raises(InputError, match="no record was scored by rollup at depth 9"):
+        make_report("methods-attacks", RECORDS, CIFAR, depth="9")
