@@ -17,6 +17,7 @@ from hierbench.errors import InputError
 from hierbench.evaluation.statistics import wilson
 from hierbench.evaluation.verdicts import read_verdicts
 from hierbench.reporting.site import build_site
+from hierbench.reporting.site.protocols import protocol_views
 
 DEEP = 5
 
@@ -387,3 +388,10 @@ def test_a_thousand_leaves_stay_a_page(tmp_path: Path) -> None:
     assert len([li for ul in tree.every("li", class_="leaves") for li in ul.every("li")]) == 1000
     assert len(tree.one("svg", class_="icicle").every("rect")) < 200
     assert "1,000 leaves) would not fit" in tree.text
+
+
+def test_of_the_same_images_the_longest_list_stands_first() -> None:
+    views = protocol_views(read_board(Path(__file__).parents[2] / "leaderboard"))
+    (tiny,) = [view for view in views if view.name == "tiny-v1"]
+    counts = [view.samples for view in tiny.grounds if view.ground.dataset == "cifar100" and view.ground.tree == "deep"]
+    assert len(set(counts)) > 1 and counts == sorted(counts, reverse=True)

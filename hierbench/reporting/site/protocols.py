@@ -175,7 +175,7 @@ def _view(board: Board, name: str, protocol: Protocol | None) -> ProtocolView:
     order = [dataset.name for dataset in protocol.datasets] if protocol is not None else []
     views = [
         GroundView(ground, ground_id(ground), _marked(sorted(grounds[ground], key=_most_robust_first)))
-        for ground in sorted(grounds, key=lambda ground: ground_order(ground, order))
+        for ground in sorted(grounds, key=lambda ground: ground_order(ground, order, grounds[ground][0].samples))
     ]
     records = [placed.record for entry in entries for placed in entry.placed]
     version = protocol.version if protocol is not None else max(r.identity.protocol.version for r in records)

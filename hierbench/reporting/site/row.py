@@ -100,10 +100,11 @@ def ground_id(ground: Ground) -> str:
     return short_hash(*(str(getattr(ground, name)) for name in Ground.__dataclass_fields__))
 
 
-def ground_order(ground: Ground, datasets: Sequence[str]) -> tuple[object, ...]:
-    """Return the key that puts grounds in the order of a protocol's data sets, then by tree and radius."""
+def ground_order(ground: Ground, datasets: Sequence[str], samples: int) -> tuple[object, ...]:
+    """Return the key that orders grounds: as the protocol orders data sets, by tree, most images first, by radius."""
     place = datasets.index(ground.dataset) if ground.dataset in datasets else len(datasets)
-    return (place, ground.dataset, ground.tree, ground.split, ground.norm, eps_value(ground.eps), ground_id(ground))
+    radius = (ground.norm, eps_value(ground.eps))
+    return (place, ground.dataset, ground.tree, ground.split, -samples, *radius, ground_id(ground))
 
 
 def eps_value(eps: str) -> float:
