@@ -202,12 +202,12 @@ def test_a_side_on_a_control_tree_is_looked_for_there_and_the_other_is_not(claim
         datasets = ["digits"]
         depths = ["leaf"]
         first = { attack = "leaf_pgd" }
-        second = { attack = "leaf_pgd", tree = "shape-shuffled1" }
+        second = { attack = "leaf_pgd", tree = "strokes-shuffled1" }
     """
     contrast = one_contrast(claims_file, text)
-    assert contrast.words() == "tecoa.digits: leaf_pgd in its tree − leaf_pgd in shape-shuffled1"
-    own, control = shown("tecoa.digits"), shown("tecoa.digits", tree="shape-shuffled1", flip=True)
-    other = shown("tecoa.digits", tree="shape-shuffled2")
+    assert contrast.words() == "tecoa.digits: leaf_pgd in its tree − leaf_pgd in strokes-shuffled1"
+    own, control = shown("tecoa.digits"), shown("tecoa.digits", tree="strokes-shuffled1", flip=True)
+    other = shown("tecoa.digits", tree="strokes-shuffled2")
     found = Evidence([own, control, other]).pair(contrast, "")  # type: ignore[list-item]
     assert found is not None and found.first.any() and not found.second.any()
     assert Evidence([own, other]).pair(contrast, "") is None  # type: ignore[list-item]
@@ -295,6 +295,11 @@ def test_the_tables_say_what_is_printed_and_what_was_found(claims_file: Callable
         ("{tecoa|mean of 15|clean}", "{tecoa|mean of 16|clean}", "0 such figures are reported"),
         ('name = "test"', "name = test", "not valid TOML"),
         ('depths = ["leaf"]', 'depths = ["leaf"]\nmeasure = "rank"', "measure: 'rank' is none of accuracy, rank_pres"),
+        (
+            'first = { attack = "leaf_pgd" }',
+            'first = { attack = "leaf_pgd", tree = "stroke" }',
+            "first.tree: unknown hier",
+        ),
         ("depths = [1,", 'measure = "rank_preservation"\ndepths = [1,', "depths: ranks are those of the leaves"),
         ('depths = ["leaf"]', 'depths = ["leaf"]\nclasses = "new"', "classes: 'new' is none of all, seen, unseen"),
     ],

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn, cast
 
+from hierbench.datasets.catalogue import get_spec
 from hierbench.errors import InputError
 from hierbench.evaluation.protocol import PROTOCOLS, SCORINGS
+from hierbench.hierarchy.catalogue import load_hierarchy
 from hierbench.paths import data_dir
 from hierbench.registry import UnknownNameError
 from hierbench.reporting.reported import read_reported
@@ -239,6 +241,8 @@ class _Reader:
             for model in models:
                 base = {"model": model, "eps": table.get("eps", eps[dataset]), "stopped_by": scored_by}
                 sides = [self.side(f"{where}.{key}", table[key], base) for key in ("first", "second")]
+                for key, side in zip(("first", "second"), sides, strict=True):
+                    self.tree(f"{where}.{key}.tree", dataset, side.tree)
                 for depth in table["depths"]:
                     made.append(
                         Contrast(
@@ -262,6 +266,13 @@ class _Reader:
         if "aimed" in table:
             values["aimed"] = self.depth(f"{where}.aimed", table["aimed"])
         return Side(**values)
+
+    def tree(self, where: str, dataset: str, name: str | None) -> None:
+        """Refuse a tree that the data set has not: no record could ever be of it."""
+        try:
+            load_hierarchy(get_spec(dataset).tree_dataset, name)
+        except InputError as error:
+            self.refuse(where, str(error))
 
     def depth(self, where: str, value: Any) -> Depth:
         if value != LEAF and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
