@@ -46,12 +46,13 @@ def main() -> None:
         cell = name_of(path)
         if options.force or not done(cell, {}, record):
             row = {"cell": cell, **run_again(path)}
-            keep(row, record, options, order=[name_of(p) for p in drawn], summarise=lambda rows: [])
+            order = [old["cell"] for old in record["rows"]] + [name_of(p) for p in drawn]
+            keep(row, record, options, order=order, summarise=lambda rows: [])
             print(f"{cell}: {row['agreement']:.4%} of {row['verdicts']} verdicts")
 
 
 def draw(seed: int, count: int) -> list[Path]:
-    """Return the records to run again; a longer list begins with the shorter one."""
+    """Return the records to run again; of the same board, a longer list begins with the shorter one."""
     paths = [path for path in record_paths(BOARD) if may_be_drawn(read_record(path))]
     random.Random(seed).shuffle(paths)
     return paths[:count]
