@@ -19,7 +19,7 @@ ATTACKS = {  # heading: file
     "superclass_pgd, rollup": "superclass_pgd.rollup",
     "multilevel_apgd": "multilevel_apgd.rollup",
     "square": "square.rollup",
-    "text_synonyms": "text_synonyms.rollup",
+    "text_characters": "text_characters.rollup",
 }
 
 
@@ -36,26 +36,32 @@ def left(frame: pd.DataFrame, depth: int) -> pd.Series:
 @pytest.mark.parametrize(("said", "depth"), [(None, 5), ("1", 1)])
 def test_every_figure_is_a_count_of_its_attacks_verdicts(said: str | None, depth: int) -> None:
     report = make_report("methods-attacks", RECORDS, CIFAR, depth=said)
-    found = {(row["model"], row["column"]): row for row in report.rows}
+    found = {(row["model"], row["column"], row["samples"]): row for row in report.rows}
     for model in ("tecoa.tiny", "mmcoa.tiny", "clip"):
         for heading, name in ATTACKS.items():
-            frame, row = verdicts(model, name), found[model, heading]
-            assert row["samples"] == len(frame) and row["depth"] == depth
+            frame = verdicts(model, name)
+            row = found[model, heading, len(frame)]
+            assert row["depth"] == depth
             assert row["robust"] == pytest.approx(left(frame, depth).mean()), (model, heading)
         together = [verdicts(model, name) for name in list(ATTACKS.values())[:3]]
         together += [verdicts(model, name) for name in ("leaf_pgd.rollup", "superclass_pgd.direct")]
         worst = pd.concat([left(frame, depth) for frame in together], axis=1).all(axis=1)
-        assert found[model, "all on images"]["robust"] == pytest.approx(worst.mean())
+        assert found[model, "all on images", len(worst)]["robust"] == pytest.approx(worst.mean())
 
 
 def test_each_sample_list_is_a_table_of_its_own_and_texts_are_in_no_worst_case_of_images() -> None:
     tables = make_report("methods-attacks", RECORDS, CIFAR).tables
     assert [table.title.rpartition("n = ")[2] for table in tables] == ["883", "300", "200"]
-    whole, texts, square = (table.columns for table in tables)
-    assert whole[-1] == "all on images"
-    assert texts == ("model", "clean", "multimodal_independent", "text_characters", "text_synonyms")
-    assert square == ("model", "clean", "square")
     assert len({table.label for table in tables}) == 3
+    whole, texts, square = (table.columns for table in tables)
+    assert whole[-1] == "all on images" and square == ("model", "clean", "square")
+    kinds = [name.split("_")[0] for name in texts[2:-1]]
+    assert kinds == sorted(kinds, key=["multilevel", "multimodal", "text"].index) and "text" in kinds
+    assert texts[-1] == "all on images"
+    images = [n for n, name in enumerate(texts) if name.startswith("multilevel_pgd")]
+    for row in tables[1].rows:
+        least = min(float(str(row[n].content)) for n in images)
+        assert float(str(row[-1].content)) >= least - 0.02, "a text attack leaves far less than the two on images do"
 
 
 def test_an_attack_that_a_model_did_not_meet_is_a_gap(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -74,6 +75,7 @@ def test_every_shipped_plan_can_be_read_and_keeps_to_its_protocol(path: Path) ->
     for cell in plan.cells:
         made = make_plan(cell.request, choose_hierarchy(cell.request))
         odd = [d for d in made.deviations if not d.startswith(("limit", "split", "template"))]
+        odd = [d for d in odd if not re.fullmatch(r"tree: (\S+) -> \1-shuffled\d+", d)]  # random groups, as a control
         assert odd == [], f"{cell.title}: {odd}"
 
 
