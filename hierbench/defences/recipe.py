@@ -43,6 +43,11 @@ class Recipe:
     settings: Mapping[str, Value]
     training: Mapping[str, Value]
 
+    @property
+    def shared_name(self) -> str:
+        """The name for files that travel: of a user's recipe the file's name, without the folder it lies in."""
+        return self.name if self.name in RECIPES else Path(self.name).name
+
 
 _TEXT = ("title", "source", "defence", "backbone", "dataset", "eps", "variant")
 _OPTIONAL = {"norm": "linf", "seen": None}

@@ -37,9 +37,9 @@ from hierbench.evaluation.replay.form import read_form
 from hierbench.evaluation.request import RESULTS_FOLDER, Plan, Request, choose_hierarchy, make_plan, spell_eps
 from hierbench.evaluation.storage import digest_bytes, digest_json
 from hierbench.evaluation.victim import EngineVictim
-from hierbench.models.backbones import RANDOM
+from hierbench.models.backbones import RANDOM, is_backbone, shared_name
 from hierbench.models.binding import BoundModel, bind
-from hierbench.models.catalogue import UNDEFENDED, ModelSpec, resolve_model
+from hierbench.models.catalogue import MODELS, UNDEFENDED, ModelSpec, resolve_model
 from hierbench.models.checkpoints.names import AUTO
 from hierbench.models.compiling import compiled
 from hierbench.models.facts import towers as facts_of
@@ -118,7 +118,7 @@ def prepare_cell(request: Request, *, model: ZeroShotModel | None = None) -> Cel
     out = Path(request.out) if request.out is not None else Path(RESULTS_FOLDER)
     return Cell(
         identity=identity.model_copy(update={"cell": name}),
-        arguments=Arguments(given=request.given(), resolved=_resolved(plan, identity, device) | _towers(model)),
+        arguments=Arguments(given=_shared(request), resolved=_resolved(plan, identity, device) | _towers(model)),
         environment=environment,
         images=images,
         hierarchy=hierarchy,
@@ -175,6 +175,18 @@ def _backbone(request: Request, entry: ModelSpec, protocols: str) -> str | None:
     return request.backbone
 
 
+def _shared(request: Request) -> Settings:
+    """Return what was said, with a folder or a file of the user's by its last name: a record goes to strangers."""
+    said = request.given()
+    if request.backbone is not None:
+        said["backbone"] = shared_name(request.backbone)
+    if is_backbone(request.model):
+        said["model"] = shared_name(request.model)
+    elif request.model not in MODELS and Path(request.model).exists():
+        said["model"] = Path(request.model).resolve().name
+    return said
+
+
 def _towers(model: ZeroShotModel) -> Settings:
     """Return what is resolved about the towers: activation, sizes, where the weights came from."""
     return {f"model.{name}": value for name, value in facts_of(model).items()} if hasattr(model, "clip") else {}
@@ -222,7 +234,7 @@ def _identity(
     info = model.info
     deviations = list(plan.deviations)
     if model.backbone != plan.protocol.backbone:
-        deviations.append(f"backbone: {plan.protocol.backbone} -> {model.backbone}")
+        deviations.append(f"backbone: {plan.protocol.backbone} -> {shared_name(model.backbone)}")
     if info.trained_on is not None and info.trained_on != plan.protocol.train_dataset:
         deviations.append(f"training data: {plan.protocol.train_dataset} -> {info.trained_on}")
     nodes = tuple(len(level) for level in hierarchy.levels)
@@ -241,7 +253,7 @@ def _identity(
         model=ModelIdentity(
             name=model.name,
             weights_hash=model.weights_hash,
-            backbone=model.backbone,
+            backbone=shared_name(model.backbone),
             backbone_hash=info.backbone_hash,
             defence=info.defence,
             trained_on=info.trained_on,

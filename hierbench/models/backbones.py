@@ -92,6 +92,17 @@ def parse_backbone(name: str) -> BackboneName:
     return BackboneName(name, "tag", tagged[1], tagged[2])
 
 
+def shared_name(name: str) -> str:
+    """Return a backbone's name for files that travel: a folder loses its place, which means nothing elsewhere.
+
+    Its ``backbone_hash`` says which weights it was.
+
+    >>> shared_name("local-dir:/home/me/runs/clip-s"), shared_name("ViT-B-32/random")
+    ('local-dir:clip-s', 'ViT-B-32/random')
+    """
+    return LOCAL + Path(name.removeprefix(LOCAL)).resolve().name if name.startswith(LOCAL) else name
+
+
 def is_backbone(name: str) -> bool:
     """Return whether a name has the form of a backbone's; a file or a folder of that name comes first.
 

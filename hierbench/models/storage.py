@@ -32,7 +32,7 @@ def save_model(model: ZeroShotModel, folder: Path, *, half: bool = True, extra: 
     import torch
     from safetensors.torch import save_file
 
-    from hierbench.models.backbones import load_backbone
+    from hierbench.models.backbones import load_backbone, shared_name
 
     base = load_backbone(model.info.backbone)
     model.info = replace(model.info, backbone_hash=base.weights_hash)
@@ -51,6 +51,7 @@ def save_model(model: ZeroShotModel, folder: Path, *, half: bool = True, extra: 
     description = {
         "format": FORMAT,
         **asdict(model.info),
+        "backbone": shared_name(model.info.backbone),
         "weights_hash": model.weights_hash,
         "head": model.head.config(),
         **(extra or {}),
@@ -173,6 +174,8 @@ def read_model(folder: Path, *, backbone: str | None = None) -> ZeroShotModel:
     missing = [k for k in places if k.startswith("head.") and k not in tensors]
     if missing:
         raise InputError(f"{path}: lacks {missing[0]!r}")
+    if backbone is not None and info.backbone.startswith("local-dir:"):
+        info = replace(info, backbone=backbone)
     model.info, model.head = info, head
     for parameter in model.parameters():
         parameter.requires_grad_(False)

@@ -170,7 +170,7 @@ def run_training(request: TrainRequest, *, report: Report, should_stop: Callable
         training=training,
         classes=None if known is None else [label for label, shown in enumerate(known) if shown],
         validation=watched,
-        recipe=recipe.name,
+        recipe=recipe.shared_name,
         resume=request.resume,
         progress=progress,
         should_stop=should_stop,
