@@ -337,7 +337,7 @@ def wanted_values(cell: Cell, subject: Subject) -> dict[str, Any]:
 
 def parse() -> argparse.Namespace:
     made = measurement.parser(__doc__, "adaptive", cells="<model>/<dataset>/d<depth>/<run>")
-    return measurement.cell_options(made).parse_args()
+    return measurement.long_options(made).parse_args()
 
 
 if __name__ == "__main__":

@@ -35,7 +35,6 @@ def main() -> None:
     made = parser(__doc__, NAME, cells="protocol/model/attack")
     made.set_defaults(seed=1)
     made.add_argument("--count", type=int, default=5, help="cells to draw")
-    made.add_argument("--force", action="store_true", help="run finished cells again")
     options = made.parse_args()
     record = read(options.out, options.seed, name=NAME, what="committed cells, run again")
     if options.table:

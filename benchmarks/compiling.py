@@ -11,7 +11,6 @@ time, so that other work on the machine counts little; compiling is wall-clock. 
 
 from __future__ import annotations
 
-import fnmatch
 import math
 import time
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from statistics import median
 from typing import Any
 
 import torch
-from measurement import cell_options, done, keep, parser, read, source
+from measurement import keep, missing, parser, read, source
 from subjects import load_subject
 from torch import Tensor
 
@@ -29,13 +28,13 @@ from hierbench.models.compiling import compiled
 from hierbench.models.folding import folded_copy
 
 NAME = "compiling"
-CELLS = (("tecoa.tiny", "fp32"), ("tecoa.tiny", "bf16"), ("hier_aft.tiny", "fp32"), ("hier_aft.tiny", "bf16"))
+CELLS = ("tecoa.tiny/fp32", "tecoa.tiny/bf16", "hier_aft.tiny/fp32", "hier_aft.tiny/bf16")
 DATASET = "cifar100"
 ROUNDS = 15
 
 
 def main() -> None:
-    made = cell_options(parser(__doc__, NAME, cells="model/arithmetic, such as */bf16"))
+    made = parser(__doc__, NAME, cells="model/arithmetic, such as */bf16")
     made.set_defaults(limit=128, threads=1)
     options = made.parse_args()
     record = read(options.out, options.seed, name=NAME, what="a search's pass, plain and compiled")
@@ -43,16 +42,11 @@ def main() -> None:
         print(render_table(record))
         return
     torch.set_num_threads(options.threads)
-    order = [f"{model}/{precision}" for model, precision in CELLS]
-    for model, precision in CELLS:
-        cell = f"{model}/{precision}"
-        if not any(fnmatch.fnmatchcase(cell, pattern) for pattern in options.cells):
-            continue
-        wanted = {"limit": options.limit, "threads": options.threads, "device": options.device}
-        if options.force or not done(cell, wanted, record):
-            row = {"cell": cell, **wanted, **measure(model, precision, options.limit, options.device)}
-            keep(row, record, options, order=order, summarise=lambda rows: [])
-            print(f"{cell}: {row['sizes']}")
+    wanted = {"limit": options.limit, "threads": options.threads, "device": options.device}
+    for cell in missing(CELLS, wanted, record, options):
+        row = {"cell": cell, **wanted, **measure(*cell.split("/"), options.limit, options.device)}
+        keep(row, record, options, order=CELLS, summarise=lambda rows: [])
+        print(f"{cell}: {row['sizes']}")
 
 
 def measure(model: str, precision: Any, limit: int, device: str) -> dict[str, Any]:

@@ -9,7 +9,6 @@ Each is the README's command, ``hierbench train --recipe digits/<defence>``, in 
 
 from __future__ import annotations
 
-import fnmatch
 import json
 import os
 import resource
@@ -20,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from measurement import cell_options, done, keep, parser, read, source
+from measurement import chosen, keep, long_options, missing, parser, read, source
 
 from hierbench.defences.recipe import RECIPES
 from hierbench.evaluation.stored import read_record
@@ -31,23 +30,22 @@ LIMIT_SECONDS = 180
 
 
 def main() -> None:
-    options = cell_options(parser(__doc__, NAME, cells="defences, such as tga_*")).parse_args()
+    options = long_options(parser(__doc__, NAME, cells="defences, such as tga_*")).parse_args()
     names = [name.split("/")[1] for name in RECIPES.names() if name.startswith(f"{VARIANT}/")]
-    chosen = [n for n in names if any(fnmatch.fnmatchcase(n, pattern) for pattern in options.cells)]
     record = read(options.out, options.seed, name=NAME, what="seconds of training on the digits, and what it brought")
     if options.table:
         print(render_table(record))
         return
     if options.estimate:
-        print(f"{len(chosen)} defences, at most {LIMIT_SECONDS} s each is the aim, and as much again to attack them")
+        count = len(chosen(names, options))
+        print(f"{count} defences, at most {LIMIT_SECONDS} s each is the aim, and as much again to attack them")
         return
     order = ["clip", *names]
-    for name in ["clip", *chosen]:
-        wanted = {"limit": options.limit, "threads": options.threads}
-        if options.force or not done(name, wanted, record):
-            row = measure(name, options.limit, options.threads, options.seed)
-            keep({"cell": name, **wanted, **row}, record, options, order=order, summarise=lambda rows: [])
-            print(f"{name}: {row['seconds']} s, {row['clean']} clean and {row['robust']} robust of {row['n']}")
+    wanted = {"limit": options.limit, "threads": options.threads}
+    for name in missing(order, wanted, record, options):
+        row = measure(name, options.limit, options.threads, options.seed)
+        keep({"cell": name, **wanted, **row}, record, options, order=order, summarise=lambda rows: [])
+        print(f"{name}: {row['seconds']} s, {row['clean']} clean and {row['robust']} robust of {row['n']}")
 
 
 def measure(name: str, limit: int, threads: int, seed: int) -> dict[str, Any]:

@@ -13,7 +13,6 @@ Writes ``leaderboard/measurements/learning_rates.json``:
 from __future__ import annotations
 
 import argparse
-import fnmatch
 import json
 import os
 import subprocess
@@ -26,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measurement import cell_options, done, keep, parser, read, source
+from measurement import chosen, done, keep, long_options, parser, read, source
 from subjects import bound_subject, ours
 
 from hierbench.datasets.load import load_images
@@ -47,7 +46,7 @@ Row = dict[str, Any]
 
 
 def main() -> None:
-    made = cell_options(parser(__doc__, NAME, cells="defences, such as tga_*"))
+    made = long_options(parser(__doc__, NAME, cells="defences, such as tga_*"))
     made.add_argument("--jobs", type=int, default=1, help="trials at a time")
     made.add_argument("--score", type=Path, help=argparse.SUPPRESS)
     made.set_defaults(limit=500)
@@ -61,16 +60,15 @@ def main() -> None:
         print(render_table(record))
         return
     names = [name.split("/")[1] for name in RECIPES.names() if name.startswith(f"{VARIANT}/")]
-    chosen = [n for n in names if any(fnmatch.fnmatchcase(n, pattern) for pattern in options.cells)]
+    searched = chosen(names, options)
     if options.estimate:
-        print(
-            f"{len(chosen)} defences, {len(START)} rates or more each: about 3 CPU minutes a trial where bf16 is quick"
-        )
+        trials = f"{len(searched)} defences, {len(START)} rates or more each"
+        print(f"{trials}: about 3 CPU minutes a trial where bf16 is quick")
         return
     order = [cell_name(name, rate) for name in names for rate in RATES]
     wanted = {"limit": options.limit, "epochs": EPOCHS}
     with ThreadPoolExecutor(options.jobs) as pool:
-        while trials := [t for t in missing(chosen, record["rows"]) if not done(cell_name(*t), wanted, record)]:
+        while trials := [t for t in missing(searched, record["rows"]) if not done(cell_name(*t), wanted, record)]:
             running = {pool.submit(trial, *t, options): t for t in trials}
             for finished in as_completed(running):
                 name, rate = running[finished]
@@ -149,14 +147,14 @@ def score(folder: Path, limit: int, seed: int) -> Row:
 def render_table(record: dict[str, Any]) -> str:
     rates = sorted({row["rate"] for row in record["rows"]})
     lines = ["| defence | " + " | ".join(f"{rate:g}" for rate in rates) + " |", "|---|" + "--:|" * len(rates)]
-    for chosen in record["summary"]:
+    for best in record["summary"]:
         cells = []
         for rate in rates:
-            row = next((r for r in record["rows"] if (r["defence"], r["rate"]) == (chosen["defence"], rate)), None)
-            mark = "**" if rate == chosen["rate"] else ""
+            row = next((r for r in record["rows"] if (r["defence"], r["rate"]) == (best["defence"], rate)), None)
+            mark = "**" if rate == best["rate"] else ""
             shown = row and f"{mark}{100 * row['harmonic_mean']:.1f}{mark} ({row['clean']}, {row['robust']})"
             cells.append(shown or "")
-        lines.append(f"| {chosen['defence']} | " + " | ".join(cells) + " |")
+        lines.append(f"| {best['defence']} | " + " | ".join(cells) + " |")
     if record["rows"]:
         first = record["rows"][0]
         lines += [

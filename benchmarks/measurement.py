@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import json
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,11 @@ PLACES = ("--out", "--work")
 Record = dict[str, Any]
 
 
-def parser(doc: str | None, name: str, *, cells: str) -> argparse.ArgumentParser:
-    """Return the options of a script whose record is ``<name>.json``; ``cells`` says what a cell's name is like."""
+def parser(doc: str | None, name: str, *, cells: str, goes_on: bool = True) -> argparse.ArgumentParser:
+    """Return the options of a script whose record is ``<name>.json``.
+
+    ``cells`` says what a cell's name is like; a script that ``goes_on`` leaves finished cells be unless told.
+    """
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--out", type=Path, default=FOLDER / f"{name}.json")
     made.add_argument("--cells", nargs="+", default=["*"], help=f"patterns of {cells}")
@@ -32,13 +36,14 @@ def parser(doc: str | None, name: str, *, cells: str) -> argparse.ArgumentParser
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--threads", type=int, default=2)
     made.add_argument("--device", default="cpu")
+    if goes_on:
+        made.add_argument("--force", action="store_true", help="run finished cells again")
     made.add_argument("--table", action="store_true", help="print the record as Markdown, and run nothing")
     return made
 
 
-def cell_options(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
-    """Add the options of a script that runs many cells once."""
-    made.add_argument("--force", action="store_true", help="run finished cells again")
+def long_options(made: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Add the option of a script that takes long enough to be asked how long first."""
     made.add_argument("--estimate", action="store_true", help="say how long it takes, and stop")
     return made
 
@@ -60,6 +65,16 @@ def done(cell: str, wanted: dict[str, Any], record: Record) -> bool:
         row["cell"] == cell and digest_json({key: row[key] for key in wanted}) == digest_json(wanted)
         for row in record["rows"]
     )
+
+
+def chosen(names: Iterable[str], options: argparse.Namespace) -> list[str]:
+    """Return the names that ``--cells`` means."""
+    return [name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in options.cells)]
+
+
+def missing(names: Iterable[str], wanted: dict[str, Any], record: Record, options: argparse.Namespace) -> list[str]:
+    """Return the cells to run: meant by ``--cells``, and not in the record with these values unless by ``--force``."""
+    return [name for name in chosen(names, options) if options.force or not done(name, wanted, record)]
 
 
 def keep(

@@ -11,27 +11,27 @@ nodes of that depth; clean evaluation images, node prompts of the depth itself. 
 
 from __future__ import annotations
 
-import fnmatch
 from typing import Any
 
 import numpy as np
 import torch
-from measurement import cell_options, done, keep, parser, read, source
+from measurement import keep, missing, parser, read, source
 
 import hierbench
 from hierbench.datasets.load import load_images
+from hierbench.evaluation.protocol import choose_protocol
 from hierbench.hierarchy.catalogue import load_hierarchy
 from hierbench.models.binding import bind
 from hierbench.models.heads import HyperbolicHead
 
 NAME = "norms"
-CELLS = (("hier_aft.digits", "digits"), ("hier_aft.tiny", "tiny_imagenet@32"), ("hier_aft.tiny", "cifar100"))
+CELLS = ("hier_aft.digits/digits", "hier_aft.tiny/tiny_imagenet@32", "hier_aft.tiny/cifar100")
 BATCH = 256
 DRAWS = 2000
 
 
 def main() -> None:
-    made = cell_options(parser(__doc__, NAME, cells="model/data set, such as */digits"))
+    made = parser(__doc__, NAME, cells="model/data set, such as */digits")
     made.set_defaults(limit=1000)
     options = made.parse_args()
     record = read(options.out, options.seed, name=NAME, what="radius and margin by depth in models with a ball")
@@ -39,22 +39,18 @@ def main() -> None:
         print(render_table(record))
         return
     torch.set_num_threads(options.threads)
-    order = [f"{model}/{dataset}" for model, dataset in CELLS]
-    for model, dataset in CELLS:
-        cell = f"{model}/{dataset}"
-        if not any(fnmatch.fnmatchcase(cell, pattern) for pattern in options.cells):
-            continue
-        wanted = {"limit": options.limit}
-        if options.force or not done(cell, wanted, record):
-            row = {"cell": cell, **wanted, **measure(model, dataset, options.limit, options.seed)}
-            keep(row, record, options, order=order, summarise=lambda rows: [])
-            print(f"{cell}: radii {[depth['radius'] for depth in row['depths']]}")
+    wanted = {"limit": options.limit}
+    for cell in missing(CELLS, wanted, record, options):
+        row = {"cell": cell, **wanted, **measure(*cell.split("/"), options.limit, options.seed)}
+        keep(row, record, options, order=CELLS, summarise=lambda rows: [])
+        print(f"{cell}: radii {[depth['radius'] for depth in row['depths']]}")
 
 
 @torch.no_grad()
 def measure(name: str, dataset: str, limit: int, seed: int) -> dict[str, Any]:
     """Return the figures of one model on one data set, coarsest depth first."""
-    images, tree = load_images(dataset, limit=limit), load_hierarchy(dataset)
+    entry = choose_protocol(None, dataset).dataset(dataset)
+    images, tree = load_images(dataset, limit=limit, without=entry.without if entry else None), load_hierarchy(dataset)
     model = hierbench.load_model(name, device="cpu")
     head = model.head
     assert isinstance(head, HyperbolicHead)

@@ -22,7 +22,6 @@ Cells in the record are not run again; the trained models lie in ``--work`` unti
 from __future__ import annotations
 
 import argparse
-import fnmatch
 import json
 import os
 import shutil
@@ -35,7 +34,7 @@ from typing import Any
 
 import measurement
 from arithmetic import TEXT_PARAMETERS, TOWERS
-from measurement import cell_options, done, keep, parser
+from measurement import done, keep, long_options, missing, parser
 from paper_scale_runs import ATTACK_STEPS, child
 
 NAME = "paper_scale"
@@ -61,15 +60,14 @@ def main() -> None:
     if options.table:
         print(render_table(record), end="")
         return
-    chosen = [cell for cell in CELLS if any(fnmatch.fnmatchcase(cell, pattern) for pattern in options.cells)]
     wanted = {name: getattr(options, name) for name in ("limit", "batch", "steps", "train_steps", "threads", "device")}
-    missing = [cell for cell in chosen if options.force or not done(cell, wanted, record)]
+    todo = missing(CELLS, wanted, record, options)
     if options.estimate:
-        print(estimate(missing, options))
+        print(estimate(todo, options))
         return
     record["batch_size"] = options.batch
     record["weights"] = "drawn from a seed, never trained: accuracies say nothing"
-    for cell in missing:
+    for cell in todo:
         row = measure(cell, record, options)
         environment = row.pop("environment")
         keep({"cell": cell, **wanted, **row}, record, options, order=CELLS, summarise=ratios, environment=environment)
@@ -79,7 +77,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    made = cell_options(parser(__doc__, NAME, cells="cells, such as B32/*"))
+    made = long_options(parser(__doc__, NAME, cells="cells, such as B32/*"))
     made.set_defaults(limit=8)
     made.add_argument("--batch", type=int, default=4, help="images in a forward; --limit is a multiple of it")
     made.add_argument("--steps", type=int, default=2, help="steps of the attacks that are evaluated")

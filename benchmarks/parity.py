@@ -303,7 +303,7 @@ def keep(
 
 
 def parse() -> argparse.Namespace:
-    made = measurement.cell_options(measurement.parser(__doc__, "parity", cells="<model>/<dataset>/d<depth>/<attack>"))
+    made = measurement.long_options(measurement.parser(__doc__, "parity", cells="<model>/<dataset>/d<depth>/<attack>"))
     made.add_argument("--merge", type=Path, nargs="+", default=[], help="take in the cells of other records, and stop")
     return made.parse_args()
 

@@ -10,7 +10,6 @@ Each cell is ``hierbench eval --attack multilevel_apgd`` twice, one after the ot
 
 from __future__ import annotations
 
-import fnmatch
 import os
 import subprocess
 import sys
@@ -18,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from measurement import cell_options, done, keep, parser, read, source
+from measurement import keep, missing, parser, read, source
 
 from hierbench.evaluation.records import Record
 from hierbench.evaluation.statistics import mcnemar
@@ -27,29 +26,24 @@ from hierbench.evaluation.verdicts import Bools, read_verdicts
 
 NAME = "search_precision"
 CELLS = (
-    ("tecoa.digits", "digits"), ("hier_aft.digits", "digits"), ("clip", "cifar100"), ("tecoa.tiny", "cifar100"),
-    ("hier_aft.tiny", "cifar100"), ("fare.tiny", "cifar100"),
+    "tecoa.digits/digits", "hier_aft.digits/digits", "clip/cifar100", "tecoa.tiny/cifar100", "hier_aft.tiny/cifar100",
+    "fare.tiny/cifar100",
 )  # fmt: skip
 
 
 def main() -> None:
-    made = cell_options(parser(__doc__, NAME, cells="model/data set, such as tecoa.*/cifar100"))
+    made = parser(__doc__, NAME, cells="model/data set, such as tecoa.*/cifar100")
     made.set_defaults(limit=300)
     options = made.parse_args()
     record = read(options.out, options.seed, name=NAME, what="worst case over all depths, searched in bf16 and float32")
     if options.table:
         print(render_table(record))
         return
-    order = [f"{model}/{dataset}" for model, dataset in CELLS]
-    for model, dataset in CELLS:
-        cell = f"{model}/{dataset}"
-        if not any(fnmatch.fnmatchcase(cell, pattern) for pattern in options.cells):
-            continue
-        wanted = {"limit": options.limit, "threads": options.threads, "device": options.device}
-        if options.force or not done(cell, wanted, record):
-            row = {"cell": cell, **wanted, **measure(model, dataset, options.limit, options.threads, options.device)}
-            keep(row, record, options, order=order, summarise=lambda rows: [])
-            print(f"{cell}: {row['fp32']['robust']} in float32, {row['bf16']['robust']} in bf16, of {row['n']}")
+    wanted = {"limit": options.limit, "threads": options.threads, "device": options.device}
+    for cell in missing(CELLS, wanted, record, options):
+        row = {"cell": cell, **wanted, **measure(*cell.split("/"), options.limit, options.threads, options.device)}
+        keep(row, record, options, order=CELLS, summarise=lambda rows: [])
+        print(f"{cell}: {row['fp32']['robust']} in float32, {row['bf16']['robust']} in bf16, of {row['n']}")
 
 
 def measure(model: str, dataset: str, limit: int, threads: int, device: str) -> dict[str, Any]:

@@ -203,7 +203,7 @@ def write(record: dict[str, Any], options: argparse.Namespace, every: Sequence[C
 
 
 def parse() -> argparse.Namespace:
-    made = measurement.parser(__doc__, "speed", cells="<comparison>/<undefended or robust>")
+    made = measurement.parser(__doc__, "speed", cells="<comparison>/<undefended or robust>", goes_on=False)
     made.add_argument("--repeats", type=int, default=5)
     return made.parse_args()
 
