@@ -35,9 +35,10 @@ UNMEASURED = ("paper_scale", "search_precision", "norms")
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 if a block is stale")
+    parser.add_argument("pages", nargs="*", type=Path, help="files to fill [README.md and all of docs]")
     options = parser.parse_args()
     stale = []
-    for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+    for path in [page.resolve() for page in options.pages] or [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md"))]:
         text = path.read_text(encoding="utf-8")
         filled = BLOCK.sub(lambda m: f"{m[1]}{make(m['what'])}{m[4]}", text)
         if filled != text:

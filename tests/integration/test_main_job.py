@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import hierbench
+from hierbench.cli import app
 from hierbench.errors import InputError
 from hierbench.evaluation.records import Record
 from hierbench.models.catalogue import MODELS
@@ -82,7 +83,8 @@ def test_eps_zero_is_clean_accuracy_exactly(tmp_path: Path, model: str) -> None:
 
 @pytest.mark.parametrize("scoring", ["rollup", "direct"])
 def test_eps_one_leaves_nothing_of_the_undefended_model(tmp_path: Path, scoring: str) -> None:
-    record = hierbench.evaluate("clip", attack="superclass_pgd", eps=1, limit=100, out=tmp_path, scoring=scoring)
+    given = {"attack": "superclass_pgd", "eps": 1, "limit": 100, "severity_samples": 0}
+    record = hierbench.evaluate("clip", **given, out=tmp_path, scoring=scoring)
     for depth in record.depths:
         scores = depth.rollup if scoring == "rollup" else depth.direct
         assert scores is not None and scores.robust is not None
@@ -90,7 +92,8 @@ def test_eps_one_leaves_nothing_of_the_undefended_model(tmp_path: Path, scoring:
 
 
 def test_a_larger_radius_is_never_safer_by_much(tmp_path: Path) -> None:
-    found = [leaf(hierbench.evaluate("clip", eps=e, limit=100, out=tmp_path)) for e in ("2/255", "8/255", "32/255")]
+    given = {"attack": "leaf_pgd", "limit": 100, "severity_samples": 0, "out": tmp_path}
+    found = [leaf(hierbench.evaluate("clip", eps=eps, **given)) for eps in ("2/255", "8/255", "32/255")]
     assert found[0] >= found[1] >= found[2] - 0.02
     assert found[0] > found[2]
 
@@ -101,13 +104,13 @@ def leaf(record: Record) -> float:
     return robust.value
 
 
-@pytest.mark.parametrize("defence", ["tecoa", "hier_aft"])
-def test_a_defence_beats_none_at_its_own_radius(tmp_path: Path, defence: str) -> None:
-    clip = hierbench.evaluate("clip", attack="leaf_pgd", limit=200, out=tmp_path)
-    defended = hierbench.evaluate(defence, attack="leaf_pgd", limit=200, out=tmp_path)
-    before, after = clip.depths[-1].rollup.robust, defended.depths[-1].rollup.robust
-    assert before is not None and after is not None
-    assert after.low > before.high
+def test_a_defence_beats_none_at_its_own_radius(tmp_path: Path) -> None:
+    given = {"attack": "leaf_pgd", "limit": 100, "severity_samples": 0, "out": tmp_path}
+    before = hierbench.evaluate("clip", **given).depths[-1].rollup.robust
+    for defence in ("tecoa", "hier_aft"):
+        after = hierbench.evaluate(defence, **given).depths[-1].rollup.robust
+        assert before is not None and after is not None
+        assert after.low > before.high, defence
 
 
 def test_text_is_encoded_once(tmp_path: Path) -> None:
@@ -126,7 +129,6 @@ def test_a_text_attack_s_record_counts_its_texts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--model", "heir_aft"], "did you mean"),
         (["--attack", "superclas_pgd"], "did you mean 'superclass_pgd'"),
         (["--dataset", "digit"], "did you mean 'digits'"),
         (["--tree", "stroke"], "did you mean 'strokes'"),
@@ -141,10 +143,24 @@ def test_a_text_attack_s_record_counts_its_texts(tmp_path: Path) -> None:
         (["--out", "/proc/nothing"], "/proc/nothing"),
     ],
 )
-def test_bad_input_is_one_line_and_writes_nothing(tmp_path: Path, arguments: list[str], said: str) -> None:
-    done = run("eval", "--limit", "5", *arguments, cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert said in done.stderr and len(done.stderr.strip().splitlines()) == 1
+def test_bad_input_is_one_line_and_writes_nothing(
+    tmp_path: Path,
+    arguments: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert app.run(["eval", "--limit", "5", *arguments]) == 2
+    printed = capsys.readouterr()
+    assert said in printed.err and len(printed.err.strip().splitlines()) == 1 and printed.out == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_input_is_one_line_of_the_whole_process(tmp_path: Path) -> None:
+    done = run("eval", "--limit", "5", "--model", "heir_aft", cwd=tmp_path)
+    assert done.returncode == 2 and done.stdout == ""
+    assert "did you mean" in done.stderr and len(done.stderr.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 
 
