@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,12 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep decoded pixels and WordNet copies of a test run out of the user's cache."""
     if "HIERBENCH_CACHE" not in os.environ:
         os.environ["HIERBENCH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Threads cost more than they bring on small tensors."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -10,7 +10,7 @@ import pytest
 from board import toy
 from board.conftest import Submitted
 from board.forge import forge_record, forge_verdicts
-from board.test_tampering import UNTRUSTED, refused, set_
+from board.tampering import UNTRUSTED, refused, set_
 from hierbench.board.verify import grounds
 from hierbench.datasets.sampling import list_hash
 from hierbench.evaluation.protocol import PROTOCOLS

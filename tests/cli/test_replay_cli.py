@@ -1,12 +1,10 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from evaluation.test_replay import OtherBound, OtherModel, rewrite
+from evaluation.replaying import OtherBound, OtherModel, rewrite
 
 from cli import fake_model
 from hierbench.cli.app import run
@@ -17,13 +15,7 @@ FAST = ["--limit", "24", "--steps", "3", "--batch-size", "12", "--device", "cpu"
 MACHINE = ("torch", "cpu", "datasets")
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads cost more than they bring on tensors this small."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

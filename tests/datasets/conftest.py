@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from cli import chat_server
+from cli.chat_server import ChatServer
 from PIL import Image
 
 from hierbench.datasets.catalogue import get_spec
+from hierbench.datasets.describing.run import DescribeRequest
 from hierbench.datasets.spec import DatasetSpec
 
 
@@ -133,3 +136,18 @@ def copies(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFac
     monkeypatch.setenv("HIERBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
     monkeypatch.delenv("HIERBENCH_DATA_ROOT", raising=False)
     return Copies()
+
+
+@pytest.fixture
+def chat(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
+    """An endpoint on this machine that answers as it is told, with its key in the environment."""
+    chat_server.key_in_environment(monkeypatch)
+    with chat_server.serving() as server:
+        yield server
+
+
+@pytest.fixture
+def request_(chat: ChatServer, tmp_path: Path) -> DescribeRequest:
+    return DescribeRequest(
+        dataset="digits", model="toy-1", base_url=chat.url, out=tmp_path / "digits.json", count=2, concurrency=1
+    )
