@@ -3,8 +3,7 @@
 A block starts with ``<!-- fill: WHAT -->`` and ends with ``<!-- end fill -->``. WHAT is either the arguments of
 ``hierbench table`` (of ``leaderboard/records``) or ``hierbench claims`` (of ``leaderboard/study``), ``backbone NAME``,
 ``training``, ``digits-eps``, ``arithmetic`` for hours and memory that nobody measured, ``left-out NAME`` for a list of
-samples that are not scored, or ``benchmark NAME`` for what ``benchmarks/NAME.py --table`` prints, which may have no
-record yet where UNMEASURED says so.
+samples that are not scored, or ``benchmark NAME`` for what ``benchmarks/NAME.py --table`` prints.
 No figure in those files is typed by hand:
 
     python docs/fill.py
@@ -27,9 +26,6 @@ ROOT = Path(__file__).resolve().parent.parent
 RECORDS = {"table": ROOT / "leaderboard" / "records", "claims": ROOT / "leaderboard" / "study"}
 """Shipped models are on the board; the seeds of the claims ship records alone."""
 BLOCK = re.compile(r"(<!-- fill: (?P<what>[^>]*?) -->\n)(?P<body>.*?)(<!-- end fill -->)", re.DOTALL)
-
-UNMEASURED = ("paper_scale", "search_precision", "norms")
-"""Benchmarks that the pages name before their record is there."""
 
 
 def main() -> int:
@@ -151,8 +147,6 @@ def benchmark(name: str) -> str:
     """Return a benchmark's own table of its committed record."""
     sys.path.insert(0, str(ROOT / "benchmarks"))
     path = ROOT / "leaderboard" / "measurements" / f"{name}.json"
-    if not path.exists() and name in UNMEASURED:
-        return f"Not measured yet (`python benchmarks/{name}.py`).\n"
     record = json.loads(path.read_text(encoding="utf-8"))
     table: str = importlib.import_module(name).render_table(record)
     return table
