@@ -110,8 +110,9 @@ def ours(
     seed: int,
     settings: Mapping[str, object],
     forward: Callable[[Tensor], Tensor] | None = None,
+    in_full: bool = False,
 ) -> AttackResult:
-    """Run one of our named attacks under roll-up."""
+    """Run one of our named attacks under roll-up, ``in_full`` past the first success of each sample."""
     spec = ATTACKS.get(attack)
     return run_attack(
         forward or subject.forward,
@@ -128,6 +129,7 @@ def ours(
         seed=seed,
         dataset=subject.dataset,
         attack_name=attack,
+        full_budget=np.full(len(subject.ids), in_full),
         device=subject.device,
     )
 

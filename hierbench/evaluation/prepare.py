@@ -37,9 +37,9 @@ from hierbench.evaluation.replay.form import read_form
 from hierbench.evaluation.request import RESULTS_FOLDER, Plan, Request, choose_hierarchy, make_plan, spell_eps
 from hierbench.evaluation.storage import digest_bytes, digest_json
 from hierbench.evaluation.victim import EngineVictim
-from hierbench.models.backbones import RANDOM, is_backbone, shared_name
+from hierbench.models.backbones import RANDOM, shared_name
 from hierbench.models.binding import BoundModel, bind
-from hierbench.models.catalogue import MODELS, UNDEFENDED, ModelSpec, resolve_model
+from hierbench.models.catalogue import UNDEFENDED, ModelSpec, resolve_model, shared_model_name
 from hierbench.models.checkpoints.names import AUTO
 from hierbench.models.compiling import compiled
 from hierbench.models.facts import towers as facts_of
@@ -177,13 +177,9 @@ def _backbone(request: Request, entry: ModelSpec, protocols: str) -> str | None:
 
 def _shared(request: Request) -> Settings:
     """Return what was said, with a folder or a file of the user's by its last name: a record goes to strangers."""
-    said = request.given()
+    said = request.given() | {"model": shared_model_name(request.model)}
     if request.backbone is not None:
         said["backbone"] = shared_name(request.backbone)
-    if is_backbone(request.model):
-        said["model"] = shared_name(request.model)
-    elif request.model not in MODELS and Path(request.model).exists():
-        said["model"] = Path(request.model).resolve().name
     return said
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hierbench.errors import InputError
-from hierbench.models.backbones import BACKBONES, HUB, LOCAL, is_backbone, parse_backbone
+from hierbench.models.backbones import BACKBONES, HUB, LOCAL, is_backbone, parse_backbone, shared_name
 from hierbench.models.checkpoints.names import SUFFIXES
 from hierbench.models.storage import MODEL_FILE, read_description
 from hierbench.paths import data_dir
@@ -55,6 +55,18 @@ def _fill(registry: Registry[ModelSpec]) -> None:
 
 
 MODELS: Registry[ModelSpec] = Registry("model", fill=_fill)
+
+
+def shared_model_name(name: str) -> str:
+    """Return a model's name for files that travel: of a folder or a file of the user's its last part.
+
+    >>> shared_model_name("tecoa"), shared_model_name("/home/me/models/mine"), shared_model_name("ViT-B-32/random")
+    ('tecoa', 'mine', 'ViT-B-32/random')
+    """
+    if is_backbone(name):
+        return shared_name(name)
+    last = Path(name).name
+    return last if last not in ("", "..") else Path(name).resolve().name
 
 
 def resolve_model(name: str, variant: str | None = None) -> ModelSpec:

@@ -8,6 +8,7 @@ from statistics import median
 
 from hierbench.evaluation.protocol import Protocol
 from hierbench.evaluation.records import Record
+from hierbench.models.catalogue import shared_model_name
 from hierbench.sweep.plan import PlannedCell
 
 LIKENESS = ("model, data set and attack", "data set and attack", "attack")
@@ -32,7 +33,7 @@ def estimate_cell(cell: PlannedCell, protocol: Protocol, records: Iterable[Recor
     scoring = request.scoring or protocol.scorings[0]
     same = [r for r in records if r.identity.attack.name == attack and r.identity.attack.scoring == scoring]
     on_data = [r for r in same if r.identity.dataset.name == request.dataset]
-    own = [r for r in on_data if request.model in (r.identity.model.name, r.identity.model.defence)]
+    own = [r for r in on_data if shared_model_name(request.model) in (r.identity.model.name, r.identity.model.defence)]
     entry = protocol.dataset(str(request.dataset))
     limit = request.limit or (entry.limit if entry else None)
     for likeness, found in zip(LIKENESS, (own, on_data, same), strict=True):

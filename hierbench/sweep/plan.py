@@ -14,6 +14,7 @@ from hierbench.errors import InputError
 from hierbench.evaluation.protocol import PROTOCOLS, Protocol
 from hierbench.evaluation.request import Request
 from hierbench.evaluation.storage import digest_json
+from hierbench.models.catalogue import shared_model_name
 from hierbench.paths import data_dir
 from hierbench.registry import UnknownNameError
 from hierbench.sweep.trained import KEYS, PlannedTraining, planned
@@ -46,7 +47,7 @@ class PlannedCell:
     def title(self) -> str:
         """The cell in words, without what its protocol says anyway."""
         r = self.request
-        words = [r.model, str(r.dataset), str(r.attack)]
+        words = [shared_model_name(r.model), str(r.dataset), str(r.attack)]
         words += [] if r.eps is None else [f"eps {r.eps}"]
         words += [] if r.scoring is None else [r.scoring]
         words += [] if r.tree is None else [f"tree {r.tree}"]
