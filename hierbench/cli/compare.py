@@ -19,7 +19,7 @@ def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="A model of the records, or a record's file.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The other one.")],
     records: Annotated[Path | None, typer.Option(help="Folder of records. [./hierbench-results]")] = None,
-    protocol: Annotated[str | None, typer.Option(help="Protocol; these may be wildcards.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="Protocol; these may be wildcards, or several: a,b.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Dataset.")] = None,
     tree: Annotated[str | None, typer.Option(help="Class tree.")] = None,
     attack: Annotated[str | None, typer.Option(help="Attack. [all that both models met]")] = None,

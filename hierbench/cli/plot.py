@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hierbench.reporting.standings import Shown
 
 Records = Annotated[Path | None, typer.Option(help="Folder or file of records. [./hierbench-results]")]
-Protocol = Annotated[str | None, typer.Option(help="Protocol; these may be wildcards.")]
+Protocol = Annotated[str | None, typer.Option(help="Protocol; these may be wildcards, or several: a,b.")]
 Model = Annotated[str | None, typer.Option(help="Model, or defence.")]
 Dataset = Annotated[str | None, typer.Option(help="Dataset.")]
 Tree = Annotated[str | None, typer.Option(help="Class tree.")]

@@ -61,7 +61,7 @@ def table(
     layout: Annotated[Layout, typer.Option(help=LAYOUTS)] = Layout.DEPTHS,
     form: Annotated[Format, typer.Option("--format", help="How it is written.")] = Format.RICH,
     records: Annotated[Path | None, typer.Option(help="Folder or file of records. [./hierbench-results]")] = None,
-    protocol: Annotated[str | None, typer.Option(help="Protocol; these may be wildcards.")] = None,
+    protocol: Annotated[str | None, typer.Option(help="Protocol; these may be wildcards, or several: a,b.")] = None,
     model: Annotated[str | None, typer.Option(help="Model, or defence.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Dataset.")] = None,
     tree: Annotated[str | None, typer.Option(help="Class tree.")] = None,

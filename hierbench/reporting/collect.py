@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +15,7 @@ from hierbench.evaluation.stored import read_record, record_paths
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """Which records are wanted: names may be wildcards, None takes all."""
+    """Which records are wanted: names may be wildcards, several stand with commas between, None takes all."""
 
     protocol: str | None = None
     model: str | None = None
@@ -26,25 +27,45 @@ class Selection:
 
     def takes(self, record: Record) -> bool:
         """Return whether a record is wanted; a bare defence takes all of its variants."""
-        identity = record.identity
-        names = {
-            "protocol": (identity.protocol.name,),
-            "model": (identity.model.name, identity.model.defence),
-            "dataset": (identity.dataset.name,),
-            "tree": (identity.hierarchy.name,),
-            "attack": (identity.attack.name,),
-            "scoring": (identity.attack.scoring,),
-        }
-        for name, values in names.items():
-            pattern = getattr(self, name)
-            if pattern is not None and not any(fnmatch.fnmatchcase(value, pattern) for value in values):
+        for name, values in _names(record).items():
+            asked = getattr(self, name)
+            if asked is not None and not any(_meant(values, pattern) for pattern in _patterns(asked)):
                 return False
-        return self.eps is None or _same_eps(self.eps, identity.attack.eps)
+        return self.eps is None or _same_eps(self.eps, record.identity.attack.eps)
+
+    def check(self, taken: Sequence[Record]) -> None:
+        """Raise ``InputError`` naming the first of several names that none of the wanted records has."""
+        for field in fields(self):
+            asked = getattr(self, field.name)
+            for pattern in _patterns(asked) if asked is not None and field.name != "eps" else ():
+                if not any(_meant(_names(record)[field.name], pattern) for record in taken):
+                    raise InputError(f"--{field.name}: none of the {len(taken)} records found is of {pattern!r}")
 
     def words(self) -> str:
         """Say what was asked for."""
         said = [f"--{f.name} {getattr(self, f.name)}" for f in fields(self) if getattr(self, f.name) is not None]
         return " ".join(said) or "any"
+
+
+def _names(record: Record) -> dict[str, tuple[str, ...]]:
+    """Return what a record may be asked for by."""
+    identity = record.identity
+    return {
+        "protocol": (identity.protocol.name,),
+        "model": (identity.model.name, identity.model.defence),
+        "dataset": (identity.dataset.name,),
+        "tree": (identity.hierarchy.name,),
+        "attack": (identity.attack.name,),
+        "scoring": (identity.attack.scoring,),
+    }
+
+
+def _patterns(asked: str) -> list[str]:
+    return [part.strip() for part in asked.split(",")]
+
+
+def _meant(values: tuple[str, ...], pattern: str) -> bool:
+    return any(fnmatch.fnmatchcase(value, pattern) for value in values)
 
 
 def collect_records(folder: Path, selection: Selection) -> list[Record]:
@@ -60,6 +81,7 @@ def collect_records(folder: Path, selection: Selection) -> list[Record]:
         raise InputError(
             f"--records: no record under {folder} for {selection.words()} ({len(paths)} records are there)"
         )
+    selection.check(records)
     return records
 
 

@@ -80,6 +80,7 @@ def gather(folder: Path, selection: Selection) -> list[Placed]:
         raise InputError(
             f"--records: no record under {folder} for {selection.words()} ({len(found)} records are there)"
         )
+    selection.check([placed.record for placed in wanted])
     return wanted
 
 

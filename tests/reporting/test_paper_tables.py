@@ -49,6 +49,13 @@ def report(folder: Path, layout: Any, **options: Any) -> Report:
     return make_report(layout, folder, selection, **{k: v for k, v in options.items() if k not in names})
 
 
+def test_several_names_stand_with_commas_between_and_each_must_be_there(folder: Path, paths: Paths) -> None:
+    frame = table_frame("methods-depths", folder, model="alpha, gam*")
+    assert sorted(set(frame["model"])) == ["alpha", "gamma"]
+    with pytest.raises(InputError, match="--model: none of the 4 records found is of 'delta'"):
+        table_frame("methods-depths", folder, model="alpha,gamma,delta")
+
+
 @pytest.mark.parametrize("scoring", ["rollup", "direct"])
 def test_robust_is_the_worst_of_all_attacks_sample_by_sample(folder: Path, paths: Paths, scoring: str) -> None:
     frame = table_frame("methods-depths", folder, scoring=scoring)
