@@ -69,7 +69,7 @@ def name_of(path: Path) -> str:
 def run_again(path: Path) -> dict[str, Any]:
     """Run a record's cell anew; return how many verdicts agree and how many images each run left robust."""
     record = read_record(path)
-    given = dict(record.arguments.given)
+    given: dict[str, Any] = dict(record.arguments.given)
     settings = {key.removeprefix("settings."): given.pop(key) for key in list(given) if key.startswith("settings.")}
     torch.set_num_threads(record.environment.threads)
     with tempfile.TemporaryDirectory() as folder:

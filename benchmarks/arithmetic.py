@@ -133,9 +133,9 @@ def render_table() -> str:
     ]
     for name, what, steps, images in EVALUATIONS:
         flops = TOWERS[name].attack_flops(steps) * images
-        memory = TOWERS[name].attack_bytes(GPU_BATCH, text_parameters=TEXT_PARAMETERS[name]) / 2**30
+        needed = TOWERS[name].attack_bytes(GPU_BATCH, text_parameters=TEXT_PARAMETERS[name]) / 2**30
         hours = " | ".join(_hours(gpu, flops) for gpu in GPUS)
-        lines.append(f"| {what} | {name} | {flops / 1e15:,.0f} | {hours} | {memory:.0f} |")
+        lines.append(f"| {what} | {name} | {flops / 1e15:,.0f} | {hours} | {needed:.0f} |")
     lines += [
         "",
         f"Arithmetic, not measurement (`python benchmarks/arithmetic.py`): {EPOCHS} epochs of {IMAGENET_TRAIN:,} "

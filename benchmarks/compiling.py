@@ -44,7 +44,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     wanted = {"limit": options.limit, "threads": options.threads, "device": options.device}
     for cell in missing(CELLS, wanted, record, options):
-        row = {"cell": cell, **wanted, **measure(*cell.split("/"), options.limit, options.device)}
+        model, precision = cell.split("/")
+        row = {"cell": cell, **wanted, **measure(model, precision, options.limit, options.device)}
         keep(row, record, options, order=CELLS, summarise=lambda rows: [])
         print(f"{cell}: {row['sizes']}")
 

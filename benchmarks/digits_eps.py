@@ -59,7 +59,7 @@ def main() -> None:
             robust = int((bound(adversarial).argmax(1) == labels).sum())
         rows.append(row(radius, robust, len(labels), time.perf_counter() - started))
         print(f"eps {radius:>7}: {rows[-1]['accuracy']:.3f}")
-    low = [r["eps"] for r in rows if r["eps"] in CANDIDATES and r["accuracy"] < ENOUGH]
+    low = [r["eps"] for r in rows if r["eps"] in CANDIDATES and float(r["accuracy"]) < ENOUGH]
     content = {
         "what": "robust leaf accuracy of the undefended backbone under apgd-ce (pyautoattack, 100 steps), digits test",
         "command": "python benchmarks/digits_eps.py",

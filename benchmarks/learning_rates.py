@@ -62,8 +62,8 @@ def main() -> None:
     names = [name.split("/")[1] for name in RECIPES.names() if name.startswith(f"{VARIANT}/")]
     searched = chosen(names, options)
     if options.estimate:
-        trials = f"{len(searched)} defences, {len(START)} rates or more each"
-        print(f"{trials}: about 3 CPU minutes a trial where bf16 is quick")
+        planned = f"{len(searched)} defences, {len(START)} rates or more each"
+        print(f"{planned}: about 3 CPU minutes a trial where bf16 is quick")
         return
     order = [cell_name(name, rate) for name in names for rate in RATES]
     wanted = {"limit": options.limit, "epochs": EPOCHS}

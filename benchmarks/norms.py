@@ -41,7 +41,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     wanted = {"limit": options.limit}
     for cell in missing(CELLS, wanted, record, options):
-        row = {"cell": cell, **wanted, **measure(*cell.split("/"), options.limit, options.seed)}
+        model, dataset = cell.split("/")
+        row = {"cell": cell, **wanted, **measure(model, dataset, options.limit, options.seed)}
         keep(row, record, options, order=CELLS, summarise=lambda rows: [])
         print(f"{cell}: radii {[depth['radius'] for depth in row['depths']]}")
 

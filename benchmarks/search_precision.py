@@ -41,7 +41,8 @@ def main() -> None:
         return
     wanted = {"limit": options.limit, "threads": options.threads, "device": options.device}
     for cell in missing(CELLS, wanted, record, options):
-        row = {"cell": cell, **wanted, **measure(*cell.split("/"), options.limit, options.threads, options.device)}
+        model, dataset = cell.split("/")
+        row = {"cell": cell, **wanted, **measure(model, dataset, options.limit, options.threads, options.device)}
         keep(row, record, options, order=CELLS, summarise=lambda rows: [])
         print(f"{cell}: {row['fp32']['robust']} in float32, {row['bf16']['robust']} in bf16, of {row['n']}")
 
