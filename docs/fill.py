@@ -2,8 +2,9 @@
 
 A block starts with ``<!-- fill: WHAT -->`` and ends with ``<!-- end fill -->``. WHAT is either the arguments of
 ``hierbench table`` (of ``leaderboard/records``) or ``hierbench claims`` (of ``leaderboard/study``), ``backbone NAME``,
-``training``, ``digits-eps``, ``arithmetic`` for hours and memory that nobody measured, ``left-out NAME`` for a list of
-samples that are not scored, or ``benchmark NAME`` for what ``benchmarks/NAME.py --table`` prints.
+``training``, ``cost PROTOCOL`` for what its trainings and records took, ``digits-eps``, ``arithmetic`` for hours and
+memory that nobody measured, ``left-out NAME`` for a list of samples that are not scored, or ``benchmark NAME`` for what
+``benchmarks/NAME.py --table`` prints.
 No figure in those files is typed by hand:
 
     python docs/fill.py
@@ -21,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from typer.testing import CliRunner
+
+from hierbench.evaluation.stored import read_record, record_paths
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORDS = {"table": ROOT / "leaderboard" / "records", "claims": ROOT / "leaderboard" / "study"}
@@ -55,6 +58,8 @@ def make(what: str) -> str:
         return backbone(rest[0])
     if kind == "training":
         return training()
+    if kind == "cost":
+        return cost(rest[0])
     if kind == "digits-eps":
         return digits_eps()
     if kind == "arithmetic":
@@ -132,6 +137,37 @@ def training() -> str:
         )
     lines += ["", "Record of each: `weights/<model>/training.json`."]
     return "\n".join(lines) + "\n"
+
+
+def cost(protocol: str) -> str:
+    """Return what a protocol's trainings and evaluations took, shipped models and the claims' seeds apart."""
+    lines = ["| what | how many | images, once a run | forwards | backwards | hours |", "|---|--:|--:|--:|--:|--:|"]
+    variant = protocol.removesuffix("-v1")
+    trainings = {
+        "training the shipped models": (ROOT / "weights").glob(f"*.{variant}/training.json"),
+        "training the claims' seeds": (ROOT / "leaderboard" / "trainings" / protocol).glob("*.json"),
+    }
+    for what, paths in trainings.items():
+        runs = [json.loads(path.read_text(encoding="utf-8"))["run"] for path in paths]
+        passes = [(run["images"], run["forwards"], run["backwards"], run["seconds"]) for run in runs]
+        lines.append(_spent(what, passes))
+    for what, kind in (("evaluating the shipped models", "table"), ("evaluating the claims' seeds", "claims")):
+        records = [read_record(path) for path in record_paths(RECORDS[kind] / protocol)]
+        costs = [(r.counts.scored, r.cost.forwards, r.cost.backwards, r.cost.seconds) for r in records]
+        lines.append(_spent(what, costs))
+    lines += [
+        "",
+        "Hours of one process with one or two CPU threads, often beside others; passes say more than hours do.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _spent(what: str, parts: list[tuple[int, int, int, float]]) -> str:
+    images, forwards, backwards = (sum(int(part[i]) for part in parts) for i in range(3))
+    return (
+        f"| {what} | {len(parts)} | {images:,} | {forwards:,} | {backwards:,} "
+        f"| {sum(part[3] for part in parts) / 3600:.1f} |"
+    )
 
 
 def digits_eps() -> str:
