@@ -115,8 +115,12 @@ def harder(
 
 def headline(model: str, dataset: str, depth: int) -> tuple[set[str], str, int]:
     """Return the samples that the committed headline record counts as robust, its path, and how many it scored."""
-    attack = PROTOCOLS.get(PROTOCOL).attacks.headline
-    (path,) = (BOARD / model).glob(f"{dataset}.*.{attack}.rollup.*.json")
+    protocol = PROTOCOLS.get(PROTOCOL)
+    attack = protocol.attacks.headline
+    entry = protocol.dataset(dataset)
+    assert entry is not None, f"{PROTOCOL} has no {dataset}"
+    eps = entry.default_eps
+    (path,) = (BOARD / model).glob(f"{dataset}.*.{attack}.rollup.linf-{eps.replace('/', '_')}.*.json")
     verdicts = read_verdicts(path.with_name(read_record(path).verdicts.file))
     parts = [verdicts.attack_broken(aimed, "rollup") for aimed in verdicts.attacked]
     broken = np.logical_or.reduce([part[:, depth - 1] for part in parts if part is not None])

@@ -17,7 +17,6 @@ from hierbench.board.pack import pack
 from hierbench.errors import InputError
 from hierbench.evaluation.protocol import PROTOCOLS, Protocol
 from hierbench.evaluation.request import Request
-from hierbench.models.backbones import shared_name
 
 if TYPE_CHECKING:
     from hierbench.evaluation.cell import Cell
@@ -195,9 +194,7 @@ def pack_submission(
 def make_submission_card(selected: Selected, model: ZeroShotModel, words: Words, files: tuple[PackedFile, ...]) -> Card:
     """Return the card of a submission; a field that it cannot hold is an ``InputError`` naming the flag."""
     try:
-        weights = Weights(
-            weights_hash=model.weights_hash, backbone=shared_name(model.backbone), address=words.weights_url
-        )
+        weights = Weights(weights_hash=model.weights_hash, backbone=model.backbone, address=words.weights_url)
     except ValidationError:
         raise InputError("--weights-url: give an https address of letters, digits and /._~%?&=+@:-") from None
     card: Card = read_words(

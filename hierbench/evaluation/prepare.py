@@ -144,7 +144,7 @@ def _reference(
         raise InputError(f"{flag}: the top {TOP_CLASSES} of {hierarchy.num_leaves} classes have no order to lose")
     if hierarchy.num_depths not in plan.depths or plan.severity_samples == 0:
         raise InputError(f"{flag}: it is read from the leaves' attack on --severity-samples; leave both their values")
-    undefended = load_model(UNDEFENDED, backbone=request.backbone or model.backbone, device=str(device))
+    undefended = load_model(UNDEFENDED, backbone=request.backbone or model.info.backbone, device=str(device))
     theirs, ours = undefended.info.backbone_hash, model.info.backbone_hash
     if None not in (theirs, ours) and theirs != ours:
         raise InputError(f"{flag}: {model.name} was trained from another {model.backbone} than the one here")
@@ -230,7 +230,7 @@ def _identity(
     info = model.info
     deviations = list(plan.deviations)
     if model.backbone != plan.protocol.backbone:
-        deviations.append(f"backbone: {plan.protocol.backbone} -> {shared_name(model.backbone)}")
+        deviations.append(f"backbone: {plan.protocol.backbone} -> {model.backbone}")
     if info.trained_on is not None and info.trained_on != plan.protocol.train_dataset:
         deviations.append(f"training data: {plan.protocol.train_dataset} -> {info.trained_on}")
     nodes = tuple(len(level) for level in hierarchy.levels)
@@ -249,7 +249,7 @@ def _identity(
         model=ModelIdentity(
             name=model.name,
             weights_hash=model.weights_hash,
-            backbone=shared_name(model.backbone),
+            backbone=model.backbone,
             backbone_hash=info.backbone_hash,
             defence=info.defence,
             trained_on=info.trained_on,

@@ -32,7 +32,7 @@ def save_model(model: ZeroShotModel, folder: Path, *, half: bool = True, extra: 
     import torch
     from safetensors.torch import save_file
 
-    from hierbench.models.backbones import load_backbone, shared_name
+    from hierbench.models.backbones import load_backbone
 
     base = load_backbone(model.info.backbone)
     model.info = replace(model.info, backbone_hash=base.weights_hash)
@@ -51,7 +51,7 @@ def save_model(model: ZeroShotModel, folder: Path, *, half: bool = True, extra: 
     description = {
         "format": FORMAT,
         **asdict(model.info),
-        "backbone": shared_name(model.info.backbone),
+        "backbone": model.backbone,
         "weights_hash": model.weights_hash,
         "head": model.head.config(),
         **(extra or {}),

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hierbench.models import facts
+from hierbench.models.backbones import shared_name
 from hierbench.models.heads import Head
 from hierbench.models.pixels import PixelInput
 from hierbench.models.text import hidden_features, projection
@@ -120,8 +121,8 @@ class ZeroShotModel(nn.Module):
 
     @property
     def backbone(self) -> str:
-        """The backbone's name."""
-        return self.info.backbone
+        """The backbone's name as others may read it; ``info.backbone`` says where it lies, too."""
+        return shared_name(self.info.backbone)
 
     @property
     def visual(self) -> nn.Module:

@@ -33,7 +33,8 @@ def estimate_cell(cell: PlannedCell, protocol: Protocol, records: Iterable[Recor
     scoring = request.scoring or protocol.scorings[0]
     same = [r for r in records if r.identity.attack.name == attack and r.identity.attack.scoring == scoring]
     on_data = [r for r in same if r.identity.dataset.name == request.dataset]
-    own = [r for r in on_data if shared_model_name(request.model) in (r.identity.model.name, r.identity.model.defence)]
+    model = shared_model_name(request.model)
+    own = [r for r in on_data if model in (r.identity.model.name, r.identity.model.defence)]
     entry = protocol.dataset(str(request.dataset))
     limit = request.limit or (entry.limit if entry else None)
     for likeness, found in zip(LIKENESS, (own, on_data, same), strict=True):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from hierbench.cli.app import run
+from hierbench.models.backbones import WEIGHTS_FILE
 from hierbench.paths import data_dir
 
 FAST = ["--dataset", "digits", "--limit", "8", "--batch-size", "8", "--device", "cpu", "--quiet"]
@@ -46,10 +47,12 @@ def test_a_model_and_its_records_name_no_folder_of_the_user(home: Path, tmp_path
     assert run([*evaluate, "--model", str(moved), "--backbone", backbone, "--out", str(out / "folder")]) == 0
     assert run([*evaluate, "--model", backbone, "--out", str(out / "backbone")]) == 0
     assert run([*evaluate, "--model", "clip", "--backbone", backbone, "--out", str(out / "clip")]) == 0
+    weights = shutil.copy(home / "towers" / WEIGHTS_FILE, home / "their.safetensors")
+    assert run([*evaluate, "--model", str(weights), "--backbone", backbone, "--out", str(out / "weights")]) == 0
     assert mentions(out, "home-of-somebody") == []
     given = [json.loads(path.read_text("utf-8"))["arguments"]["given"] for path in sorted(out.rglob("*.json"))]
     assert [(said["model"], said.get("backbone")) for said in given] == [
-        ("local-dir:towers", None), ("clip", "local-dir:towers"), ("last", "local-dir:towers"),
+        ("local-dir:towers", None), ("clip", "local-dir:towers"), ("last", "local-dir:towers"), ("their.safetensors", "local-dir:towers"),
     ]  # fmt: skip
 
 

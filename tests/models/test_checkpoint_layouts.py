@@ -33,7 +33,8 @@ def test_every_layout_answers_as_the_model_that_was_saved(
     assert source.container == {"t": "safetensors"}.get(path.suffix[-6:-5], source.container)
     assert source.sha256 == f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
     assert source.stored_as == "float32"
-    assert (model.name, model.backbone, model.info.defence) == ("tuned", tuned.backbone, "unstated")
+    assert (model.name, model.info.backbone, model.info.defence) == ("tuned", tuned.backbone, "unstated")
+    assert model.backbone == "local-dir:small"
     assert model.info.backbone_hash != model.weights_hash
     assert not any(parameter.requires_grad for parameter in model.parameters()) and not model.training
 

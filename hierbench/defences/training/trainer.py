@@ -26,7 +26,6 @@ from hierbench.defences.training.weights import scopes_of
 from hierbench.errors import InputError
 from hierbench.hierarchy.shuffle import shuffle
 from hierbench.hierarchy.tree import Forest
-from hierbench.models.backbones import shared_name
 
 if TYPE_CHECKING:
     from hierbench.attacks.threat import ThreatModel
@@ -143,7 +142,7 @@ def train(
         "template": template,
         "trees": [tree.content_hash for tree in forest.trees],
         "threat": {"norm": threat.norm, "eps": str(threat.eps)},
-        "backbone": {"name": shared_name(model.backbone), "weights": model.weights_hash},
+        "backbone": {"name": model.backbone, "weights": model.weights_hash},
         "processes": processes.count,
     }
     run = TrainingRun(
