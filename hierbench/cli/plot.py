@@ -11,6 +11,8 @@ from hierbench.cli.common import console
 from hierbench.cli.table import AIMED
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from hierbench.board.ledger import Placed
     from hierbench.reporting.standings import Shown
 
@@ -87,7 +89,7 @@ def depths(
 
     found = _gather(records, protocol, model, dataset, tree, attack, eps)
     shown = Shown(read_scoring(scoring), aimed)
-    _say(draw_depths(found, shown, out, width=width), found, shown)
+    _say(draw_depths(found, shown, out, width=width), _notes(found, shown))
 
 
 def eps(
@@ -105,12 +107,13 @@ def eps(
 ) -> None:
     """Draw robust accuracy over eps at one depth, from records at several; eps 0 is the clean accuracy."""
     from hierbench.reporting.build import read_scoring
-    from hierbench.reporting.plots.lines import draw_eps
+    from hierbench.reporting.plots.lines import at_one_place, draw_eps
     from hierbench.reporting.standings import Shown
 
     found = _gather(records, protocol, model, dataset, tree, attack, None)
     shown = Shown(read_scoring(scoring), aimed)
-    _say(draw_eps(found, shown, out, depth=_depth(depth, found), width=width), found, shown)
+    where = _depth(depth, found)
+    _say(draw_eps(found, shown, out, depth=where, width=width), at_one_place(found, shown, depth=where).notes(shown))
 
 
 def transfer(
@@ -154,7 +157,7 @@ def plane(
 
     found = _gather(records, protocol, model, dataset, tree, attack, eps)
     shown = Shown(read_scoring(scoring), aimed)
-    _say(draw_plane(found, shown, out, depth=_depth(depth, found), width=width), found, shown)
+    _say(draw_plane(found, shown, out, depth=_depth(depth, found), width=width), _notes(found, shown))
 
 
 def _gather(
@@ -184,15 +187,21 @@ def _depth(word: str | None, found: list[Placed]) -> int | None:
     return depth
 
 
-def _say(path: Path, found: list[Placed] | None = None, shown: Shown | None = None) -> None:
-    """Name the picture, and below it what its caption should say."""
-    console().print(f"picture: {path}", soft_wrap=True)
-    if found is not None and shown is not None:
-        from hierbench.reporting.grid import GREY, RANKS, grid_notes
-        from hierbench.reporting.standings import standings_of, trusted
-        from hierbench.reporting.table import printable
+def _notes(found: list[Placed], shown: Shown) -> list[str]:
+    """Return what the caption of a picture of these records should say."""
+    from hierbench.reporting.grid import grid_notes
+    from hierbench.reporting.standings import standings_of, trusted
 
-        kept, left_out = trusted(found)
-        for note in [*grid_notes(standings_of(kept), shown), *left_out]:
-            if note not in (RANKS, GREY):
-                console().print(f"  {printable(note)}", soft_wrap=True)
+    kept, left_out = trusted(found)
+    return [*grid_notes(standings_of(kept), shown), *left_out]
+
+
+def _say(path: Path, notes: Iterable[str] = ()) -> None:
+    """Name the picture, and below it what its caption should say."""
+    from hierbench.reporting.grid import GREY, RANKS
+    from hierbench.reporting.table import printable
+
+    console().print(f"picture: {path}", soft_wrap=True)
+    for note in notes:
+        if note not in (RANKS, GREY):
+            console().print(f"  {printable(note)}", soft_wrap=True)

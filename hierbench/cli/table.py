@@ -34,6 +34,7 @@ class Layout(StrEnum):
     METHODS_DEPTHS = "methods-depths"
     METHODS_SEEN = "methods-seen"
     METHODS_ATTACKS = "methods-attacks"
+    METHODS_EPS = "methods-eps"
     ATTACK_SCORE = "attack-score"
     ABLATION = "ablation"
 
@@ -47,8 +48,8 @@ class IntervalStyle(StrEnum):
 
 
 LAYOUTS = """depths, transfer, seen: tables a record; models: a row a record. For papers, the worst case over a model's
-records: methods-datasets, methods-depths, methods-seen (by class split), methods-attacks (attack by attack), ablation;
-attack-score: attacked x scored."""
+records: methods-datasets, methods-depths, methods-eps, methods-seen (by class split), methods-attacks (attack by
+attack), ablation; attack-score: attacked x scored."""
 AIMED = "Robust: per sample the worst over every attack and attacked depth, or over those aimed at the depth shown."
 
 

@@ -14,6 +14,7 @@ from hierbench.reporting.collect import Selection, collect_records
 from hierbench.reporting.comparable import check_comparable
 from hierbench.reporting.methods import methods_datasets_report, methods_depths_report
 from hierbench.reporting.methods_attacks import methods_attacks_report
+from hierbench.reporting.methods_eps import methods_eps_report
 from hierbench.reporting.methods_seen import methods_seen_report
 from hierbench.reporting.reported import read_reported
 from hierbench.reporting.standings import Scoring, Shown, gather
@@ -21,7 +22,7 @@ from hierbench.reporting.table import Intervals, Report
 
 LayoutName = Literal[
     "depths", "transfer", "seen", "models", "methods-datasets", "methods-depths", "methods-seen", "methods-attacks",
-    "attack-score", "ablation",
+    "methods-eps", "attack-score", "ablation",
 ]  # fmt: skip
 BY_RECORD = {
     "depths": layouts.depth_report,
@@ -70,6 +71,8 @@ def make_report(
             report = methods_seen_report(placed, shown, depths=read_depths(depth, leaf))
         elif layout == "methods-attacks":
             report = methods_attacks_report(placed, shown, depth=read_depth(depth))
+        elif layout == "methods-eps":
+            report = methods_eps_report(placed, shown, depth=read_depth(depth))
         elif layout == "ablation":
             report = ablation_report(placed, shown, depths=read_depths(depth, leaf), baseline=baseline)
         else:
@@ -98,7 +101,7 @@ def check_options(layout: str, *, depth: str | None, aimed: bool, baseline: str 
     if layout not in get_args(LayoutName):
         raise InputError(f"--layout: {layout!r} is none of {', '.join(get_args(LayoutName))}")
     methods = ("methods-datasets", "methods-depths")
-    together = (*methods, "methods-seen", "methods-attacks", "ablation")
+    together = (*methods, "methods-seen", "methods-attacks", "methods-eps", "ablation")
     allowed = {
         "--depth": (depth is not None, together),
         "--aimed": (aimed, together),

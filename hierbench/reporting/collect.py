@@ -25,6 +25,12 @@ class Selection:
     scoring: str | None = None
     eps: str | None = None
 
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            asked = getattr(self, field.name)
+            if asked is not None and not all(_patterns(asked)):
+                raise InputError(f"--{field.name}: {asked!r} has an empty name; names stand with commas between: a,b")
+
     def takes(self, record: Record) -> bool:
         """Return whether a record is wanted; a bare defence takes all of its variants."""
         for name, values in _names(record).items():

@@ -51,11 +51,12 @@ def records_of(standings: Sequence[Standing]) -> list[Record]:
 def column_of(heading: str, found: dict[Key, DepthFigures]) -> Column:
     """Return the column of some models' figures at one place."""
     cells = {key: (proportion_value(f.clean), proportion_value(f.robust, grey=f.grey)) for key, f in found.items()}
-    chances, majorities = {f.chance for f in found.values()}, {f.majority for f in found.values()}
+    chances: set[float | None] = {f.chance for f in found.values()}
+    majorities = {f.majority for f in found.values()}
     return Column(heading, cells, (_only(chances), _only(majorities)))
 
 
-def _only(values: set[float]) -> float | None:
+def _only(values: set[float | None]) -> float | None:
     return next(iter(values)) if len(values) == 1 else None
 
 

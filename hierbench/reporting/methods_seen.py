@@ -6,11 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hierbench.board.ledger import Placed, Standing
+from hierbench.board.ledger import Placed
 from hierbench.datasets.seen import load_seen
 from hierbench.errors import InputError
-from hierbench.evaluation.scores import proportion
-from hierbench.evaluation.verdicts import Bools
 from hierbench.reporting.comparable import SAME_GROUND, check_comparable
 from hierbench.reporting.grid import (
     Column,
@@ -26,9 +24,8 @@ from hierbench.reporting.grid import (
 )
 from hierbench.reporting.labels import ball
 from hierbench.reporting.methods import standing_row
-from hierbench.reporting.paired import right_at
-from hierbench.reporting.rows import is_grey
 from hierbench.reporting.standings import DepthFigures, Shown, check_verdicts, standings_of, trusted
+from hierbench.reporting.subsets import figures_over
 from hierbench.reporting.table import Report, Row
 
 GROUPS = ("seen", "unseen")
@@ -63,11 +60,11 @@ def methods_seen_report(placed: Sequence[Placed], shown: Shown, *, depths: Seque
         for depth in wanted if members.any() else ():
             found: dict[Key, DepthFigures] = {}
             for standing in standings:
-                at = _figures(standing, shown, depth, members)
+                at = figures_over(standing, shown, depth, members)
                 if at is not None:
                     found[key_of(standing)] = at
                     row = standing_row(standing, shown, at)
-                    rows.append({**row, "classes": group, "samples": images[group], "majority": None})
+                    rows.append({**row, "classes": group, "samples": images[group]})
             where = "" if len(wanted) == 1 else f", depth {depth}"
             columns.append(column_of(f"{group} classes{where}", found))
     if not rows:
@@ -83,22 +80,3 @@ def methods_seen_report(placed: Sequence[Placed], shown: Shown, *, depths: Seque
     label = f"methods-seen-{first.identity.protocol.name}-{dataset}"
     table = stacked([grid(title, columns, standings)], reference_lines(columns)[:1], notes, label)
     return Report((table,), tuple(rows))
-
-
-def _figures(standing: Standing, shown: Shown, depth: int, members: Bools) -> DepthFigures | None:
-    """Return a standing's figures at a depth over some of its samples, or None where it was not scored so."""
-    entry = first_record(standing).depths[depth - 1]
-    scores = entry.rollup if shown.scoring == "rollup" else entry.direct
-    clean = right_at(standing, shown, "clean", depth)
-    if scores is None or clean is None:
-        return None
-    robust = right_at(standing, shown, "robust", depth)
-    return DepthFigures(
-        depth=depth,
-        nodes=entry.nodes,
-        chance=scores.chance,
-        majority=entry.majority,
-        clean=proportion(clean[members]),
-        robust=None if robust is None else proportion(robust[members]),
-        grey=is_grey(entry),
-    )

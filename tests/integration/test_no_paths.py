@@ -52,7 +52,8 @@ def test_a_model_and_its_records_name_no_folder_of_the_user(home: Path, tmp_path
     assert mentions(out, "home-of-somebody") == []
     given = [json.loads(path.read_text("utf-8"))["arguments"]["given"] for path in sorted(out.rglob("*.json"))]
     assert [(said["model"], said.get("backbone")) for said in given] == [
-        ("local-dir:towers", None), ("clip", "local-dir:towers"), ("last", "local-dir:towers"), ("their.safetensors", "local-dir:towers"),
+        ("local-dir:towers", None), ("clip", "local-dir:towers"), ("last", "local-dir:towers"),
+        ("their.safetensors", "local-dir:towers"),
     ]  # fmt: skip
 
 

@@ -54,6 +54,9 @@ def test_several_names_stand_with_commas_between_and_each_must_be_there(folder: 
     assert sorted(set(frame["model"])) == ["alpha", "gamma"]
     with pytest.raises(InputError, match="--model: none of the 4 records found is of 'delta'"):
         table_frame("methods-depths", folder, model="alpha,gamma,delta")
+    for asked in ("alpha,", ",", ""):
+        with pytest.raises(InputError, match=f"--model: '{asked}' has an empty name"):
+            table_frame("methods-depths", folder, model=asked)
 
 
 @pytest.mark.parametrize("scoring", ["rollup", "direct"])
@@ -344,7 +347,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-LAYOUTS = (*PAPER, "depths", "transfer", "models")
+LAYOUTS = (*PAPER, "methods-attacks", "methods-eps", "depths", "transfer", "models")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -371,7 +374,7 @@ def test_latex_of_every_layout_compiles(
 ) -> None:
     records = {"folder": folder, "hostile": hostile}[whose]
     extra = ["--baseline", "beta"] if layout == "ablation" and whose == "folder" else []
-    extra += ["--reported"] if layout.startswith("methods") else []
+    extra += ["--reported"] if layout in ("methods-datasets", "methods-depths") else []
     out = tmp_path / "t.tex"
     arguments = ["--layout", layout, "--format", "latex", "--standalone", "--intervals", intervals, "--out", str(out)]
     made = CliRunner().invoke(app, ["table", "--records", str(records), *arguments, *extra])

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hierbench.board.ledger import Placed, Standing
+from hierbench.board.ledger import Placed
 from hierbench.errors import InputError
 from hierbench.evaluation.records import Proportion
-from hierbench.reporting.comparable import MUST_AGREE, SAME_GROUND, check_comparable
-from hierbench.reporting.grid import Key, key_of, records_of
+from hierbench.reporting.comparable import ADVICE, SAME_GROUND, check_comparable
+from hierbench.reporting.grid import key_of, records_of
+from hierbench.reporting.over_eps import OverEps, over_eps
 from hierbench.reporting.plots.style import COLUMN, Look, figure, kind_of, plain, save
-from hierbench.reporting.standings import DepthFigures, Shown, figures, names_of, standings_of, trusted
+from hierbench.reporting.standings import Shown, figures, names_of, standings_of, trusted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,31 +47,25 @@ def depth_lines(placed: Sequence[Placed], shown: Shown) -> list[Line]:
 
 def eps_lines(placed: Sequence[Placed], shown: Shown, *, depth: int | None = None) -> list[Line]:
     """Return each model's accuracy over eps in units of 1/255 at one depth (None: the leaves); 0 is the clean one."""
-    kept, _ = trusted(placed)
-    standings = standings_of(kept)
-    check_comparable(records_of(standings), MUST_AGREE, share="share a picture")
-    norms = {standing.ground.norm for standing in standings}
-    if len(norms) > 1:
-        raise InputError(f"these records cannot share a picture: they differ in norm ({' and '.join(sorted(norms))})")
-    by_model: dict[Key, list[Standing]] = {}
-    for standing in standings:
-        by_model.setdefault(key_of(standing), []).append(standing)
-    names, lines = names_of(standings), []
-    for key, members in by_model.items():
-        points: dict[float, Proportion] = {}
-        for standing in sorted(members, key=lambda s: Fraction(s.ground.eps)):
-            found = _at(figures(standing, shown), depth)
-            if found is None or found.robust is None:
-                continue
-            points.setdefault(0.0, found.clean)
-            points[float(Fraction(standing.ground.eps) * 255)] = found.robust
-        if points:
-            lines.append(Line(names[key], tuple(points), tuple(points.values())))
+    found = at_one_place(placed, shown, depth=depth)
+    names, lines = names_of(found.standings), []
+    for key, by_radius in found.figures.items():
+        points = {0.0: next(iter(by_radius.values())).clean}
+        points |= {float(radius * 255): at.robust for radius, at in by_radius.items() if at.robust is not None}
+        lines.append(Line(names[key], tuple(points), tuple(points.values())))
     return _some(lines, shown)
 
 
-def _at(found: Sequence[DepthFigures], depth: int | None) -> DepthFigures | None:
-    return next((f for f in reversed(found) if depth is None or f.depth == depth), None)
+def at_one_place(placed: Sequence[Placed], shown: Shown, *, depth: int | None = None) -> OverEps:
+    """Return what one picture over eps shows; records of several data sets, trees or norms raise ``InputError``.
+
+    Attacks and images are those that all records share, see ``over_eps``.
+    """
+    places = over_eps(placed, shown, depth=depth, share="share a picture")
+    if len(places) > 1:
+        said = " and ".join(f"{g.dataset}, {g.tree}, {g.norm}" for g in (found.standings[0].ground for found in places))
+        raise InputError(f"these records cannot share a picture: they are of {said}; {ADVICE}")
+    return places[0]
 
 
 def _some(lines: list[Line], shown: Shown) -> list[Line]:
