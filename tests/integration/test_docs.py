@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -60,3 +61,25 @@ def test_commands_exist(page: Path) -> None:
         for word in words[2:]:
             if word.startswith("--") and options:
                 assert word in options | {"--debug"}, line
+
+
+def commands_on_our_records() -> list[str]:
+    pages = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    blocks = "\n".join(re.findall(r"```sh\n(.*?)```", pages, re.DOTALL))
+    shown = re.findall(r"`(hierbench [^`]*)`", pages) + re.findall(r"^hierbench .*$", blocks, re.MULTILINE)
+    return sorted({line.split(" #")[0].strip() for line in shown if "--records leaderboard/" in line})
+
+
+def test_the_commands_on_our_own_records_run(tmp_path: Path) -> None:
+    commands = commands_on_our_records()
+    assert {line.split()[1] for line in commands} >= {"table", "plot", "compare", "claims"}
+    refused = {}
+    for line in commands:
+        words = shlex.split(line)[1:]
+        if "--out" in words:
+            where = words.index("--out") + 1
+            words[where] = str(tmp_path / Path(words[where]).name)
+        made = subprocess.run([sys.executable, "-m", "hierbench", *words], cwd=ROOT, capture_output=True, text=True)
+        if made.returncode:
+            refused[line] = made.stderr
+    assert refused == {}
