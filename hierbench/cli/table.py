@@ -35,6 +35,7 @@ class Layout(StrEnum):
     METHODS_SEEN = "methods-seen"
     METHODS_ATTACKS = "methods-attacks"
     METHODS_EPS = "methods-eps"
+    METHODS_TEMPLATES = "methods-templates"
     ATTACK_SCORE = "attack-score"
     ABLATION = "ablation"
 
@@ -48,8 +49,8 @@ class IntervalStyle(StrEnum):
 
 
 LAYOUTS = """depths, transfer, seen: tables a record; models: a row a record. For papers, the worst case over a model's
-records: methods-datasets, methods-depths, methods-eps, methods-seen (by class split), methods-attacks (attack by
-attack), ablation; attack-score: attacked x scored."""
+records: methods-datasets, -depths, -eps, -templates, -seen (by class split), -attacks (attack by attack), ablation;
+attack-score: attacked x scored."""
 AIMED = "Robust: per sample the worst over every attack and attacked depth, or over those aimed at the depth shown."
 
 

@@ -13,8 +13,8 @@ from hierbench.reporting.attack_score import SCORINGS, attack_score_report
 from hierbench.reporting.collect import Selection, collect_records
 from hierbench.reporting.comparable import check_comparable
 from hierbench.reporting.methods import methods_datasets_report, methods_depths_report
+from hierbench.reporting.methods_along import methods_along_report
 from hierbench.reporting.methods_attacks import methods_attacks_report
-from hierbench.reporting.methods_eps import methods_eps_report
 from hierbench.reporting.methods_seen import methods_seen_report
 from hierbench.reporting.reported import read_reported
 from hierbench.reporting.standings import Scoring, Shown, gather
@@ -22,7 +22,7 @@ from hierbench.reporting.table import Intervals, Report
 
 LayoutName = Literal[
     "depths", "transfer", "seen", "models", "methods-datasets", "methods-depths", "methods-seen", "methods-attacks",
-    "methods-eps", "attack-score", "ablation",
+    "methods-eps", "methods-templates", "attack-score", "ablation",
 ]  # fmt: skip
 BY_RECORD = {
     "depths": layouts.depth_report,
@@ -71,8 +71,9 @@ def make_report(
             report = methods_seen_report(placed, shown, depths=read_depths(depth, leaf))
         elif layout == "methods-attacks":
             report = methods_attacks_report(placed, shown, depth=read_depth(depth))
-        elif layout == "methods-eps":
-            report = methods_eps_report(placed, shown, depth=read_depth(depth))
+        elif layout in ("methods-eps", "methods-templates"):
+            what: Literal["eps", "template"] = "eps" if layout == "methods-eps" else "template"
+            report = methods_along_report(placed, shown, what, depth=read_depth(depth))
         elif layout == "ablation":
             report = ablation_report(placed, shown, depths=read_depths(depth, leaf), baseline=baseline)
         else:
@@ -101,7 +102,7 @@ def check_options(layout: str, *, depth: str | None, aimed: bool, baseline: str 
     if layout not in get_args(LayoutName):
         raise InputError(f"--layout: {layout!r} is none of {', '.join(get_args(LayoutName))}")
     methods = ("methods-datasets", "methods-depths")
-    together = (*methods, "methods-seen", "methods-attacks", "methods-eps", "ablation")
+    together = (*methods, "methods-seen", "methods-attacks", "methods-eps", "methods-templates", "ablation")
     allowed = {
         "--depth": (depth is not None, together),
         "--aimed": (aimed, together),

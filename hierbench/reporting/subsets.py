@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +17,6 @@ from hierbench.reporting.grid import first_record, records_of
 from hierbench.reporting.paired import Figure, right_at
 from hierbench.reporting.rows import is_grey
 from hierbench.reporting.standings import DepthFigures, Shown, check_verdicts
-
-BUT_THE_LIST = tuple(field for field in MUST_AGREE if field[0] != "sample list")
-"""What records must agree in when only the samples that all of them scored are compared."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +48,13 @@ class SharedSamples:
         return f"over the {len(self.ids)} images that all records share, of lists of {lists}"
 
 
-def shared_samples(standings: Sequence[Standing], *, share: str) -> SharedSamples:
-    """Return what the standings' sample lists have in common; nothing, or other differences, raise ``InputError``."""
-    check_comparable(records_of(standings), BUT_THE_LIST, share=share)
+def shared_samples(standings: Sequence[Standing], *, share: str, may_differ: Collection[str] = ()) -> SharedSamples:
+    """Return what the standings' sample lists have in common.
+
+    Nothing in common, or a difference in more than the lists and what ``may_differ``, raises ``InputError``.
+    """
+    fields = tuple(field for field in MUST_AGREE if field[0] not in ("sample list", *may_differ))
+    check_comparable(records_of(standings), fields, share=share)
     for standing in standings:
         check_verdicts(standing)
     lists = {s.ground.sample_list_hash: s.placed[0].verdicts.sample_ids for s in standings}

@@ -347,7 +347,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-LAYOUTS = (*PAPER, "methods-attacks", "methods-eps", "depths", "transfer", "models")
+LAYOUTS = (*PAPER, "methods-attacks", "methods-eps", "methods-templates", "depths", "transfer", "models")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

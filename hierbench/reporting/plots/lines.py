@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hierbench.board.ledger import Placed
 from hierbench.errors import InputError
 from hierbench.evaluation.records import Proportion
+from hierbench.reporting.along import EPS, Along, along
 from hierbench.reporting.comparable import ADVICE, SAME_GROUND, check_comparable
 from hierbench.reporting.grid import key_of, records_of
-from hierbench.reporting.over_eps import OverEps, over_eps
 from hierbench.reporting.plots.style import COLUMN, Look, figure, kind_of, plain, save
 from hierbench.reporting.standings import Shown, figures, names_of, standings_of, trusted
 
@@ -49,19 +50,19 @@ def eps_lines(placed: Sequence[Placed], shown: Shown, *, depth: int | None = Non
     """Return each model's accuracy over eps in units of 1/255 at one depth (None: the leaves); 0 is the clean one."""
     found = at_one_place(placed, shown, depth=depth)
     names, lines = names_of(found.standings), []
-    for key, by_radius in found.figures.items():
-        points = {0.0: next(iter(by_radius.values())).clean}
-        points |= {float(radius * 255): at.robust for radius, at in by_radius.items() if at.robust is not None}
+    for key, by_eps in found.figures.items():
+        points = {0.0: next(iter(by_eps.values())).clean}
+        points |= {float(Fraction(eps) * 255): at.robust for eps, at in by_eps.items() if at.robust is not None}
         lines.append(Line(names[key], tuple(points), tuple(points.values())))
     return _some(lines, shown)
 
 
-def at_one_place(placed: Sequence[Placed], shown: Shown, *, depth: int | None = None) -> OverEps:
+def at_one_place(placed: Sequence[Placed], shown: Shown, *, depth: int | None = None) -> Along:
     """Return what one picture over eps shows; records of several data sets, trees or norms raise ``InputError``.
 
-    Attacks and images are those that all records share, see ``over_eps``.
+    Attacks and images are those that all records share, see ``along``.
     """
-    places = over_eps(placed, shown, depth=depth, share="share a picture")
+    places = along(placed, shown, EPS, depth=depth, share="share a picture")
     if len(places) > 1:
         said = " and ".join(f"{g.dataset}, {g.tree}, {g.norm}" for g in (found.standings[0].ground for found in places))
         raise InputError(f"these records cannot share a picture: they are of {said}; {ADVICE}")

@@ -1,4 +1,4 @@
-"""What is left as eps grows: the same attacks and the same images at every radius, counted again from the files."""
+"""What is left as eps or the prompts change: the same attacks and images at each, counted again from the files."""
 
 from __future__ import annotations
 
@@ -115,3 +115,28 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
         make_report("methods-eps", tmp_path, Selection(eps="30/255", model="alpha,beta"))
     with pytest.raises(InputError, match="no record was scored by rollup at depth 9"):
         make_report("methods-eps", tmp_path, Selection(eps="8/255"), depth="9")
+
+
+def test_each_template_has_its_own_clean_accuracy(tmp_path: Path) -> None:
+    """Toy prompts change nothing, so that other images stand for them."""
+    other = {"dataset": {"template": "a sketch of {noun}"}}
+    plain, sketch = toy_record(tmp_path, "alpha"), short(tmp_path, "alpha", "30/255", 20, identity=other)
+    toy_record(tmp_path, "alpha", attack="second")
+    common = ids_of(sketch)
+    report = make_report("methods-templates", tmp_path, Selection(), depth="1")
+    found = {row["template"]: row for row in report.rows}
+    assert set(found) == {"{}", "a sketch of {noun}"}
+    for template, path in (("{}", plain), ("a sketch of {noun}", sketch)):
+        assert found[template]["robust"] == right(path, 1, common).mean()
+        clean = pd.read_parquet(path.with_suffix(".parquet")).set_index("sample_id").loc[common]
+        assert found[template]["clean"] == (~clean["clean_broken_rollup_d1"]).mean()
+    (table,) = report.tables
+    assert table.groups == ("", "a sketch of {noun}", "a sketch of {noun}", "{}", "{}")
+    assert "left out, as not every model met them at every template: second" in table.notes
+
+
+def test_a_template_is_no_radius(tmp_path: Path) -> None:
+    toy_record(tmp_path, "alpha", eps="30/255")
+    toy_record(tmp_path, "alpha", eps="20/255", strength=20)
+    tables = make_report("methods-templates", tmp_path, Selection()).tables
+    assert [table.title.partition("linf ")[2] for table in tables] == ["eps 30/255, n = 40", "eps 20/255, n = 40"]
