@@ -24,6 +24,8 @@ from hierbench.evaluation.stored import read_record, record_paths
 from hierbench.evaluation.verdicts import Bools, Verdicts, read_verdicts
 
 SCORINGS: tuple[Literal["rollup", "direct"], ...] = ("rollup", "direct")
+PARTS = ("records", "submissions", "attacks")
+"""The folders of a board; one of them makes a folder a board."""
 MAX_CARD_BYTES = 2**20
 
 AnyCard = TypeVar("AnyCard", Card, AttackCard)
@@ -181,8 +183,11 @@ class Board:
 
 def read_board(folder: Path) -> Board:
     """Read the board under a folder; a damaged record or card is an ``InputError`` that names its file."""
-    if not folder.is_dir():
-        raise InputError(f"--board: {folder} is not a folder; give one with records/, submissions/ or attacks/ in it")
+    if not any((folder / part).is_dir() for part in PARTS):
+        missing = "has none of these" if folder.is_dir() else "is not a folder"
+        raise InputError(
+            f"--board: give a folder with {', '.join(PARTS[:-1])} or {PARTS[-1]} in it; {folder} {missing}"
+        )
     placed: dict[tuple[str, str, str], list[Placed]] = {}
     cards: dict[tuple[str, str, str], Card] = {}
     for path in _records(folder / "records"):

@@ -12,7 +12,7 @@ import numpy as np
 
 from hierbench.board.card import ATTACK_FILE, CARD_FILE, AttackCard
 from hierbench.board.kinds import kind_of
-from hierbench.board.ledger import Entry, Placed, Standing, read_board, read_card
+from hierbench.board.ledger import PARTS, Entry, Placed, Standing, read_board, read_card
 from hierbench.errors import InputError
 from hierbench.evaluation.records import DepthScoring, Proportion, Record
 from hierbench.evaluation.scores import proportion
@@ -24,7 +24,6 @@ from hierbench.reporting.labels import attack_labels
 from hierbench.reporting.rows import is_grey
 
 Scoring = Literal["rollup", "direct"]
-BOARD_PARTS = ("records", "submissions", "attacks")
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def gather(folder: Path, selection: Selection) -> list[Placed]:
         found = [Placed(read_record(folder), folder)]
     elif not folder.is_dir():
         raise InputError(f"--records: {folder} does not exist; 'hierbench eval' makes ./hierbench-results")
-    elif any((folder / part).is_dir() for part in BOARD_PARTS):
+    elif any((folder / part).is_dir() for part in PARTS):
         found = [placed for entry in read_board(folder).entries for placed in entry.placed]
     else:
         named = (CARD_FILE, ATTACK_FILE)
