@@ -126,7 +126,7 @@ def render_table(record: dict[str, Any]) -> str:
         for row in record["rows"]:
             found = row["depths"][place]["targets"]
             lines.append(f"| {short(row['cell'])} | {' | '.join(kept(found, t, row['cell']) for t in targets)} |")
-        lines.append("")
+        lines += ["", own_words(record["rows"], place), ""]
     absent = [name for name in sources() if name not in named]
     lines += [f"Not run yet: {', '.join(absent)}.", ""] if absent else []
     forwards, backwards = (sum(row[what] for row in record["rows"]) for what in ("forwards", "backwards"))
@@ -136,6 +136,21 @@ def render_table(record: dict[str, Any]) -> str:
         f"of the ball. Cost: {forwards:,} forwards, {backwards:,} backwards, {minutes:.0f} minutes. {source(record)}"
     )
     return "\n".join(lines) + "\n"
+
+
+def own_words(rows: list[dict[str, Any]], place: int) -> str:
+    """Say how many models fall to nobody's images more than to their own: another's would show a masked gradient."""
+    shares = {
+        row["cell"]: {name: share(counts) for name, counts in row["depths"][place]["targets"].items()} for row in rows
+    }
+    own = {name: found[name] for name, found in shares.items() if name in found}
+    least = [name for name, mine in own.items() if all(mine <= found[name] for found in shares.values())]
+    return f"Own images break most in {len(least)} of {len(own)} columns."
+
+
+def share(counts: Mapping[str, int]) -> float:
+    """Return what is left of the images that both had right; 1 where there were none."""
+    return counts["left"] / counts["both"] if counts["both"] else 1.0
 
 
 def kept(found: Mapping[str, Mapping[str, int]], target: str, made_against: str) -> str:

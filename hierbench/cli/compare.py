@@ -25,6 +25,7 @@ def compare(
     attack: Annotated[str | None, typer.Option(help="Attack. [all that both models met]")] = None,
     scoring: Annotated[str | None, typer.Option(help="What scores the verdicts: rollup or direct. [rollup]")] = None,
     eps: Annotated[str | None, typer.Option(help="Radius, such as 4/255.")] = None,
+    template: Annotated[str | None, typer.Option(help="Prompt template, or a wildcard.")] = None,
     depth: Annotated[str | None, typer.Option(help="Depths, such as 1 or 1,3. [all]")] = None,
     aimed: Annotated[bool, typer.Option("--aimed/--worst", help=AIMED)] = False,
     every: Annotated[bool, typer.Option("--every-attack", help="Use attacks that one of them alone met, too.")] = False,
@@ -47,7 +48,7 @@ def compare(
     from hierbench.reporting.standings import Shown
 
     folder = records or Path(RESULTS_FOLDER)
-    selection = Selection(protocol=protocol, dataset=dataset, tree=tree, attack=attack, eps=eps)
+    selection = Selection(protocol=protocol, dataset=dataset, tree=tree, attack=attack, eps=eps, template=template)
     first, second = (side(word, folder, selection) for word in (a, b))
     shown = Shown(read_scoring(scoring), aimed)
     depths = read_depths(depth, first[0].record.depths[-1].depth)

@@ -23,6 +23,7 @@ Dataset = Annotated[str | None, typer.Option(help="Dataset.")]
 Tree = Annotated[str | None, typer.Option(help="Class tree.")]
 Attack = Annotated[str | None, typer.Option(help="Attack.")]
 Eps = Annotated[str | None, typer.Option(help="Radius, such as 4/255.")]
+Template = Annotated[str | None, typer.Option(help="Prompt template, or a wildcard.")]
 Scoring = Annotated[str | None, typer.Option(help="What scores the verdicts: rollup or direct. [rollup]")]
 Aimed = Annotated[bool, typer.Option("--aimed/--worst", help=AIMED)]
 Depth = Annotated[str | None, typer.Option(help="One depth, such as 1. [leaf]")]
@@ -77,6 +78,7 @@ def depths(
     tree: Tree = None,
     attack: Attack = None,
     eps: Eps = None,
+    template: Template = None,
     scoring: Scoring = None,
     aimed: Aimed = False,
     width: Width = 3.3,
@@ -87,7 +89,7 @@ def depths(
     from hierbench.reporting.plots.lines import draw_depths
     from hierbench.reporting.standings import Shown
 
-    found = _gather(records, protocol, model, dataset, tree, attack, eps)
+    found = _gather(records, protocol, model, dataset, tree, attack, eps, template)
     shown = Shown(read_scoring(scoring), aimed)
     _say(draw_depths(found, shown, out, width=width), _notes(found, shown))
 
@@ -99,6 +101,7 @@ def eps(
     dataset: Dataset = None,
     tree: Tree = None,
     attack: Attack = None,
+    template: Template = None,
     scoring: Scoring = None,
     depth: Depth = None,
     aimed: Aimed = False,
@@ -110,7 +113,7 @@ def eps(
     from hierbench.reporting.plots.lines import at_one_place, draw_eps
     from hierbench.reporting.standings import Shown
 
-    found = _gather(records, protocol, model, dataset, tree, attack, None)
+    found = _gather(records, protocol, model, dataset, tree, attack, None, template)
     shown = Shown(read_scoring(scoring), aimed)
     where = _depth(depth, found)
     _say(draw_eps(found, shown, out, depth=where, width=width), at_one_place(found, shown, depth=where).notes(shown))
@@ -124,6 +127,7 @@ def transfer(
     tree: Tree = None,
     attack: Attack = None,
     eps: Eps = None,
+    template: Template = None,
     scoring: Scoring = None,
     width: Width = 3.3,
     out: Out = Path("transfer.pdf"),
@@ -132,7 +136,7 @@ def transfer(
     from hierbench.reporting.build import read_scoring
     from hierbench.reporting.plots.transfer import draw_transfer
 
-    found = _gather(records, protocol, model, dataset, tree, attack, eps)
+    found = _gather(records, protocol, model, dataset, tree, attack, eps, template)
     _say(draw_transfer(found, read_scoring(scoring), out, width=width))
 
 
@@ -144,6 +148,7 @@ def plane(
     tree: Tree = None,
     attack: Attack = None,
     eps: Eps = None,
+    template: Template = None,
     scoring: Scoring = None,
     depth: Depth = None,
     aimed: Aimed = False,
@@ -155,7 +160,7 @@ def plane(
     from hierbench.reporting.plots.plane import draw_plane
     from hierbench.reporting.standings import Shown
 
-    found = _gather(records, protocol, model, dataset, tree, attack, eps)
+    found = _gather(records, protocol, model, dataset, tree, attack, eps, template)
     shown = Shown(read_scoring(scoring), aimed)
     _say(draw_plane(found, shown, out, depth=_depth(depth, found), width=width), _notes(found, shown))
 
@@ -168,12 +173,15 @@ def _gather(
     tree: str | None,
     attack: str | None,
     eps: str | None,
+    template: str | None,
 ) -> list[Placed]:
     from hierbench.evaluation.request import RESULTS_FOLDER
     from hierbench.reporting.collect import Selection
     from hierbench.reporting.standings import gather
 
-    wanted = Selection(protocol=protocol, model=model, dataset=dataset, tree=tree, attack=attack, eps=eps)
+    wanted = Selection(
+        protocol=protocol, model=model, dataset=dataset, tree=tree, attack=attack, eps=eps, template=template
+    )
     return gather(records or Path(RESULTS_FOLDER), wanted)
 
 

@@ -72,6 +72,7 @@ def table(
         str | None, typer.Option(help="rollup or direct: which records; for papers, what scores them. [rollup]")
     ] = None,
     eps: Annotated[str | None, typer.Option(help="Radius, such as 4/255.")] = None,
+    template: Annotated[str | None, typer.Option(help="Prompt template, or a wildcard.")] = None,
     depth: Annotated[
         str | None, typer.Option(help="leaf, all, 1 or 1,3. [methods-depths: all; the others: leaf]")
     ] = None,
@@ -91,7 +92,14 @@ def table(
     from hierbench.reporting.collect import Selection
 
     selection = Selection(
-        protocol=protocol, model=model, dataset=dataset, tree=tree, attack=attack, scoring=scoring, eps=eps
+        protocol=protocol,
+        model=model,
+        dataset=dataset,
+        tree=tree,
+        attack=attack,
+        scoring=scoring,
+        eps=eps,
+        template=template,
     )
     report = make_report(
         layout.value,

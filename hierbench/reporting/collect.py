@@ -15,7 +15,10 @@ from hierbench.evaluation.stored import read_record, record_paths
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """Which records are wanted: names may be wildcards, several stand with commas between, None takes all."""
+    """Which records are wanted: names may be wildcards, several stand with commas between, None takes all.
+
+    A template may have commas of its own, so that only one can be asked for.
+    """
 
     protocol: str | None = None
     model: str | None = None
@@ -24,18 +27,19 @@ class Selection:
     attack: str | None = None
     scoring: str | None = None
     eps: str | None = None
+    template: str | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
             asked = getattr(self, field.name)
-            if asked is not None and not all(_patterns(asked)):
+            if asked is not None and not all(_patterns(field.name, asked)):
                 raise InputError(f"--{field.name}: {asked!r} has an empty name; names stand with commas between: a,b")
 
     def takes(self, record: Record) -> bool:
         """Return whether a record is wanted; a bare defence takes all of its variants."""
         for name, values in _names(record).items():
             asked = getattr(self, name)
-            if asked is not None and not any(_meant(values, pattern) for pattern in _patterns(asked)):
+            if asked is not None and not any(_meant(values, pattern) for pattern in _patterns(name, asked)):
                 return False
         return self.eps is None or _same_eps(self.eps, record.identity.attack.eps)
 
@@ -43,7 +47,7 @@ class Selection:
         """Raise ``InputError`` naming the first of several names that none of the wanted records has."""
         for field in fields(self):
             asked = getattr(self, field.name)
-            for pattern in _patterns(asked) if asked is not None and field.name != "eps" else ():
+            for pattern in _patterns(field.name, asked) if asked is not None and field.name != "eps" else ():
                 if not any(_meant(_names(record)[field.name], pattern) for record in taken):
                     raise InputError(f"--{field.name}: none of the {len(taken)} records found is of {pattern!r}")
 
@@ -63,11 +67,12 @@ def _names(record: Record) -> dict[str, tuple[str, ...]]:
         "tree": (identity.hierarchy.name,),
         "attack": (identity.attack.name,),
         "scoring": (identity.attack.scoring,),
+        "template": (identity.dataset.template,),
     }
 
 
-def _patterns(asked: str) -> list[str]:
-    return [part.strip() for part in asked.split(",")]
+def _patterns(name: str, asked: str) -> list[str]:
+    return [asked] if name == "template" else [part.strip() for part in asked.split(",")]
 
 
 def _meant(values: tuple[str, ...], pattern: str) -> bool:

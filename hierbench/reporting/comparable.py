@@ -27,7 +27,7 @@ SAME_GROUND: tuple[Field, ...] = (
     ("threat model", lambda r: (r.identity.attack.norm, r.identity.attack.eps)),
 )
 """What two models must share where rows do not name the radius; the same as ``board.ledger.Ground``, and the grid."""
-ADVICE = "narrow them with --protocol, --dataset, --tree, --attack, --eps or --model"
+ADVICE = "narrow them with --protocol, --dataset, --tree, --attack, --eps, --template or --model"
 
 
 def differences(records: Sequence[Record], fields: Sequence[Field] = MUST_AGREE) -> list[str]:

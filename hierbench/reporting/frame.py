@@ -19,8 +19,8 @@ def table_frame(
     """Return a layout of some records as a frame: one line a figure's place, shares as fractions in [0, 1].
 
     ``options`` are those of ``hierbench table``: ``protocol``, ``model``, ``dataset``, ``tree``, ``attack``,
-    ``scoring``, ``eps`` (wildcards but for the last), ``depth``, ``aimed``, ``baseline``, ``reported``. What was not
-    measured is NaN. Raises ``InputError`` where records cannot be compared.
+    ``scoring``, ``template``, ``eps`` (wildcards but for the last), ``depth``, ``aimed``, ``baseline``, ``reported``.
+    What was not measured is NaN. Raises ``InputError`` where records cannot be compared.
 
     >>> frame = table_frame("methods-depths", "leaderboard/records", protocol="digits-v1")  # doctest: +SKIP
     >>> frame.pivot_table(index="model", columns="depth", values="robust")  # doctest: +SKIP

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -37,7 +38,7 @@ def methods_attacks_report(placed: Sequence[Placed], shown: Shown, *, depth: int
     """Return models x attacks at one depth (None: the leaves), and the worst case over those that change images.
 
     Attacks on images come first, then those on images and texts, then those on texts. Records of one protocol;
-    those of other sample lists, radii, data sets or trees stand in tables of their own.
+    those of other sample lists, radii, data sets, trees or prompts stand in tables of their own.
     """
     kept = [found for found in placed if not found.record.checks.failed]
     failed = [f"left out: {p.record.identity.model.name} under {p.record.identity.attack.name} failed a trust check"
@@ -51,6 +52,8 @@ def methods_attacks_report(placed: Sequence[Placed], shown: Shown, *, depth: int
     for ground in sorted({s.ground for s in standings}, key=lambda g: _order(g, standings)):
         members = [s for s in standings if s.ground == ground]
         table, lines = _table(members, shown, depth, failed)
+        if len({s.ground.template for s in standings}) > 1:
+            table = replace(table, title=f"{table.title}, prompts {ground.template!r}")
         tables += [table] if lines else []
         rows += lines
     if not rows:

@@ -22,7 +22,7 @@ RECORDS = Path(__file__).parents[2] / "leaderboard" / "records" / "tiny-v1" / "t
 
 
 def of(attack: str) -> Record:
-    (path,) = RECORDS.glob(f"cifar100.deep.{attack}.rollup.*.json")
+    (path,) = RECORDS.glob(f"cifar100.deep.{attack}.rollup.linf-4_255.*.json")
     return read_record(path)
 
 

@@ -102,3 +102,14 @@ def test_the_table_says_what_was_left_and_what_is_missing(transfer: Any) -> None
     assert shown[place] == f"*{(50 + place) / 2:.0f}*"
     assert shown[-1] == f"{(50 + len(targets) - 1) / 2:.0f}"
     assert "Not run yet: " in said and "noise" in said and "2 minutes" in said
+
+
+def test_a_masked_gradient_would_show(transfer: Any) -> None:
+    def row(name: str, **left: int) -> dict[str, Any]:
+        return {"cell": name, "depths": [{"targets": {k: {"both": 100, "left": v} for k, v in left.items()}}]}
+
+    honest = [row("a", a=10, b=60), row("b", a=50, b=20)]
+    assert transfer.own_words(honest, 0) == "Own images break most in 2 of 2 columns."
+    masked = [row("a", a=70, b=60), row("b", a=50, b=20)]
+    assert transfer.own_words(masked, 0) == "Own images break most in 1 of 2 columns."
+    assert transfer.own_words(honest[:1], 0) == "Own images break most in 1 of 1 columns."

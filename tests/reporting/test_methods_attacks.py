@@ -8,12 +8,14 @@ import pandas as pd
 import pytest
 
 from hierbench.errors import InputError
+from hierbench.evaluation.stored import read_record
 from hierbench.reporting.build import make_report
 from hierbench.reporting.collect import Selection
 from reporting.toy_records import toy_record
 
 RECORDS = Path(__file__).parents[2] / "leaderboard" / "records"
-CIFAR = Selection(protocol="tiny-v1", dataset="cifar100", eps="4/255")
+TEMPLATE = "This is a photo of {noun}."
+CIFAR = Selection(protocol="tiny-v1", dataset="cifar100", eps="4/255", template=TEMPLATE)
 ATTACKS = {  # heading: file
     "leaf_pgd, direct": "leaf_pgd.direct",
     "superclass_pgd, rollup": "superclass_pgd.rollup",
@@ -24,7 +26,8 @@ ATTACKS = {  # heading: file
 
 
 def verdicts(model: str, attack: str) -> pd.DataFrame:
-    (path,) = (RECORDS / "tiny-v1" / model).glob(f"cifar100.deep.{attack}.linf-4_255.*.parquet")
+    paths = (RECORDS / "tiny-v1" / model).glob(f"cifar100.deep.{attack}.linf-4_255.*.parquet")
+    (path,) = (p for p in paths if read_record(p.with_suffix(".json")).identity.dataset.template == TEMPLATE)
     return pd.read_parquet(path)
 
 
@@ -78,3 +81,14 @@ def test_an_attack_that_a_model_did_not_meet_is_a_gap(tmp_path: Path) -> None:
 def test_a_depth_that_no_tree_has_is_refused() -> None:
     with pytest.raises(InputError, match="no record was scored by rollup at depth 9"):
         make_report("methods-attacks", RECORDS, CIFAR, depth="9")
+
+
+def test_other_prompts_are_a_table_of_their_own_that_says_so(tmp_path: Path) -> None:
+    toy_record(tmp_path, "alpha")
+    toy_record(tmp_path, "alpha", identity={"dataset": {"template": "a sketch, of {noun}"}})
+    titles = [table.title for table in make_report("methods-attacks", tmp_path, Selection()).tables]
+    assert sorted(title.partition(", prompts ")[2] for title in titles) == ["'a sketch, of {noun}'", "'{}'"]
+    (table,) = make_report("methods-attacks", tmp_path, Selection(template="a sketch, of {noun}")).tables
+    assert "prompts" not in table.title
+    with pytest.raises(InputError, match=r"no record under .* for --template a photo"):
+        make_report("methods-attacks", tmp_path, Selection(template="a photo"))
