@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from hierbench.board.ledger import Ground
 from hierbench.board.verify.figures import Cell
 from hierbench.evaluation import trust
 from hierbench.evaluation.statistics import mcnemar
+from hierbench.evaluation.verdicts import Bools
 
 GAP = 0.03
 """How far the headline attack may stay behind another one (METHODS.md 7.3) before chance is asked."""
@@ -58,6 +60,49 @@ def behind_others(cells: Sequence[Cell], headline: str) -> Iterator[tuple[Path, 
                 reason = f"{headline} leaves {gap:.1%} more samples right than {name}, which is the weaker attack"
                 yield strong.path, f"depths.{depth}: {reason}: gradients are masked, or it did not run in full"
                 break
+
+
+def rising_with_eps(cells: Sequence[Cell]) -> Iterator[tuple[Path, str]]:
+    """Yield where an attack leaves clearly more right at a larger radius than at a smaller one, on shared samples.
+
+    The larger ball holds the smaller one, so that this is a search that failed. By the same bounds as above.
+    """
+    for small, large in itertools.permutations(cells, 2):
+        one, other = small.record.identity.attack, large.record.identity.attack
+        if one.norm != other.norm or Fraction(one.eps) >= Fraction(other.eps) or _but_eps(small) != _but_eps(large):
+            continue
+        places = {sample: row for row, sample in enumerate(large.verdicts.sample_ids)}
+        rows = [(row, places[s]) for row, s in enumerate(small.verdicts.sample_ids) if s in places]
+        if not rows or small.shown or large.shown:
+            continue
+        near, far = (np.array(part) for part in zip(*rows, strict=True))
+        less, more = _aimed(small), _aimed(large)
+        for depth in sorted(less.keys() & more.keys()):
+            test = mcnemar(~more[depth][far], ~less[depth][near])
+            gap = (test.only_first - test.only_second) / len(rows)
+            if gap > GAP and test.p_value < CHANCE:
+                reason = f"{other.name} leaves {gap:.1%} more samples right at eps {other.eps} than at {one.eps}"
+                yield large.path, f"depths.{depth - 1}: {reason}: its search failed there"
+                break
+
+
+def _aimed(cell: Cell) -> dict[int, Bools]:
+    """Return [n] by depth: broken where the attack aimed; elsewhere a search that stops early is chance."""
+    attack, verdicts = cell.record.identity.attack, cell.verdicts
+    found: dict[int, Bools] = {}
+    for aimed in verdicts.attacked:
+        broken = verdicts.attack_broken(aimed, attack.scoring)
+        depths = range(1, verdicts.num_depths + 1) if attack.pooled else [aimed]
+        found |= {depth: broken[:, depth - 1] for depth in depths if broken is not None}
+    return found
+
+
+def _but_eps(cell: Cell) -> tuple[object, ...]:
+    """Return what two records share that differ in radius alone, and in the settings that may grow with it."""
+    identity, attack = cell.record.identity, cell.record.identity.attack
+    images = identity.dataset.model_dump(exclude={"sample_list_hash"})
+    searched = (attack.name, attack.engine, attack.scoring, attack.depths, attack.pooled)
+    return identity.model.weights_hash, sorted(images.items(), key=str), identity.hierarchy.hash, searched
 
 
 def _broken(cell: Cell) -> np.ndarray:

@@ -76,6 +76,8 @@ def verify(folder: Path, means: Means) -> Report:
         report.refuse(folder, "holds no record", malformed=True)
     for cell in cells:
         _check_cell(report, cell, card, means)
+    for where, reason in orderings.rising_with_eps(cells):
+        report.refuse(where, reason)
     if card is not None:
         _check_card(report, card, cells, paths, means)
     if card is not None and not report.findings:
