@@ -2,9 +2,9 @@
 
 A block starts with ``<!-- fill: WHAT -->`` and ends with ``<!-- end fill -->``. WHAT is either the arguments of
 ``hierbench table`` (of ``leaderboard/records``) or ``hierbench claims`` (of ``leaderboard/study``), ``backbone NAME``,
-``training``, ``cost PROTOCOL`` for what its trainings and records took, ``digits-eps``, ``arithmetic`` for hours and
-memory that nobody measured, ``left-out NAME`` for a list of samples that are not scored, or ``benchmark NAME`` for what
-``benchmarks/NAME.py --table`` prints.
+``training``, ``cost PROTOCOL`` for what its trainings and records took, ``plans NAME ...`` for how many of their cells
+are done, ``digits-eps``, ``arithmetic`` for hours and memory that nobody measured, ``left-out NAME`` for a list of
+samples that are not scored, or ``benchmark NAME`` for what ``benchmarks/NAME.py --table`` prints.
 No figure in those files is typed by hand:
 
     python docs/fill.py
@@ -60,6 +60,8 @@ def make(what: str) -> str:
         return training()
     if kind == "cost":
         return cost(rest[0])
+    if kind == "plans":
+        return plans(rest)
     if kind == "digits-eps":
         return digits_eps()
     if kind == "arithmetic":
@@ -168,6 +170,19 @@ def _spent(what: str, parts: list[tuple[int, int, int, float]]) -> str:
         f"| {what} | {len(parts)} | {images:,} | {forwards:,} | {backwards:,} "
         f"| {sum(part[3] for part in parts) / 3600:.1f} |"
     )
+
+
+def plans(names: list[str]) -> str:
+    """Return how many cells of some plans have a committed record, be it on the board or of the claims' seeds."""
+    from hierbench.sweep.plan import find_plan, read_plan
+    from hierbench.sweep.state import look_up
+
+    lines = ["| plan | cells | done |", "|---|--:|--:|"]
+    for name in names:
+        looked = [look_up(read_plan(find_plan(name), out=folder)) for folder in RECORDS.values()]
+        done = sum(any(state.state == "done" for state in states) for states in zip(*looked, strict=True))
+        lines.append(f"| `{name}` | {len(looked[0])} | {done} |")
+    return "\n".join(lines) + "\n"
 
 
 def digits_eps() -> str:

@@ -14,6 +14,7 @@ from hierbench.evaluation.storage import atomic_write, digest_file, make_folder
 from hierbench.evaluation.stored import read_record
 from hierbench.models.catalogue import resolve_model
 from hierbench.models.storage import read_description
+from hierbench.sweep.known import KnownRecords
 from hierbench.sweep.notes import NOTES_FOLDER
 from hierbench.sweep.plan import PlannedCell, SweepPlan
 
@@ -49,20 +50,24 @@ def results_folder(plan: SweepPlan) -> Path:
 def look_up(plan: SweepPlan) -> list[CellState]:
     """Return the state of every cell of a plan, without loading a model or an image."""
     folder = results_folder(plan)
-    return [cell_state(cell, plan, folder) for cell in plan.cells]
+    known = KnownRecords(folder)
+    return [cell_state(cell, plan, folder, known) for cell in plan.cells]
 
 
-def cell_state(cell: PlannedCell, plan: SweepPlan, folder: Path) -> CellState:
-    """Return a cell's state: done if its record is whole and of the protocol and weights at hand."""
+def cell_state(cell: PlannedCell, plan: SweepPlan, folder: Path, known: KnownRecords) -> CellState:
+    """Return a cell's state: done if its record is whole and of the protocol and weights at hand.
+
+    Where no note says which record that is, it is looked for: a board's records came without notes.
+    """
     note = _read_note(_note_path(folder, cell))
-    if note is None:
-        return CellState(cell, "missing")
-    if note.record is not None:
-        record = _whole_record(folder, note.record)
+    if note is not None and note.record is None:
+        return CellState(cell, "failed" if note.error else "begun", error=note.error)
+    names = (name for name, _ in known.of(cell.request)) if note is None else (note.record,)
+    for name in names:
+        record = _whole_record(folder, str(name))
         if record is not None and _is_of_now(record, cell, plan):
             return CellState(cell, "flagged" if record.checks.failed else "done", record)
-        return CellState(cell, "missing")
-    return CellState(cell, "failed" if note.error else "begun", error=note.error)
+    return CellState(cell, "missing")
 
 
 def write_note(folder: Path, cell: PlannedCell, *, record: Path | None = None, error: str | None = None) -> None:
