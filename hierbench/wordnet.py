@@ -12,6 +12,8 @@ from hierbench.paths import cache_dir
 
 _FILES = tuple(f"{kind}.{pos}" for kind in ("data", "index") for pos in ("noun", "verb", "adj", "adv"))
 _EXCEPTIONS = tuple(f"{pos}.exc" for pos in ("noun", "verb", "adj", "adv"))
+SENSES = "index.sense"
+"""How frequent a sense is; a package of its own with Debian, and part of nltk's data."""
 _FOLDERS = (Path("/usr/share/wordnet"), Path("/usr/local/share/wordnet"), Path("/usr/share/wordnet/dict"))
 
 # The lexicographer files of WordNet 3.0 in their numbered order (lexnames(5WN)); Debian leaves the list out.
@@ -70,6 +72,7 @@ def _prepared(source: Path) -> Path:
         raise InputError(f"HIERBENCH_WORDNET: {source} has no {missing[0]}")
     target = cache_dir() / "wordnet-3.0" / "corpora" / "wordnet"
     if (target / "complete").is_file():
+        _copy_senses(source, target)
         return target
     target.mkdir(parents=True, exist_ok=True)
     for name in (*_FILES, *_EXCEPTIONS):
@@ -79,10 +82,15 @@ def _prepared(source: Path) -> Path:
             (target / name).write_text("", encoding="utf-8")
     lines = (f"{i:02d}\t{name}\t{_POS_NUMBER[name.split('.')[0]]}" for i, name in enumerate(_LEXNAMES))
     (target / "lexnames").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    sense = source / "index.sense"
-    if sense.is_file():
-        shutil.copyfile(sense, target / "index.sense")
-    else:
-        (target / "index.sense").write_text("", encoding="utf-8")
+    _copy_senses(source, target)
     (target / "complete").write_text("", encoding="utf-8")
     return target
+
+
+def _copy_senses(source: Path, target: Path) -> None:
+    """Copy the frequencies of senses, which may have been installed after the rest; an empty file stands for none."""
+    sense, copy = source / SENSES, target / SENSES
+    if sense.is_file() and not (copy.is_file() and copy.stat().st_size == sense.stat().st_size):
+        shutil.copyfile(sense, copy)
+    elif not copy.is_file():
+        copy.write_text("", encoding="utf-8")

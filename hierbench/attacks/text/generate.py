@@ -18,6 +18,7 @@ from typing import Any
 from hierbench.attacks.text.synonyms import SYNONYMS_FILE, SynonymTable, template_texts, terms_of
 from hierbench.attacks.text.words import WORDS_FILE
 from hierbench.errors import InputError
+from hierbench.wordnet import SENSES, open_wordnet
 
 LICENCE = (
     "WordNet 3.0 Copyright 2006 by Princeton University. All rights reserved. Used, copied and modified under the "
@@ -45,8 +46,6 @@ _PLAIN_WORD = re.compile(r"[a-z]+(?:['-][a-z]+)*")
 
 def wordnet_reader() -> Any:
     """Return nltk's reader of WordNet 3.0; opening it takes seconds. Without WordNet, ``InputError``."""
-    from hierbench.wordnet import open_wordnet
-
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The multilingual functions", category=UserWarning)
         return open_wordnet()
@@ -165,12 +164,15 @@ def _counts(reader: Any) -> dict[tuple[str, str, int], int]:
     """Return how often each (lower-case name, part of speech, offset) was met in WordNet's tagged texts."""
     parts = {"1": "n", "2": "v", "3": "a", "4": "r", "5": "s"}
     found = {}
-    for line in reader.open("index.sense").read().splitlines():
+    for line in reader.open(SENSES).read().splitlines():
         key, offset, _, count = line.split()
         name, _, rest = key.partition("%")
         found[name, parts[rest[0]], int(offset)] = int(count)
     if not found:
-        raise InputError("synonyms: WordNet's index.sense is empty here, and says how frequent a sense is")
+        raise InputError(
+            "synonyms: WordNet's index.sense, which says how frequent a sense is, is not here: install Debian's "
+            "wordnet-sense-index, or run nltk.download('wordnet')"
+        )
     return found
 
 

@@ -23,7 +23,9 @@ WHAT_TO_DO = "run: python -m hierbench.attacks.text.generate"
 @pytest.fixture(scope="module")
 def reader() -> object:
     try:
-        return generate.wordnet_reader()
+        made = generate.wordnet_reader()
+        generate.make_table([], [], reader=made)
+        return made
     except InputError as error:
         require_or_skip("wordnet", str(error))
 
