@@ -44,7 +44,9 @@ def draw_claims(judged: Sequence[Judged], path: Path, *, width: float = WIDTH) -
                 across = axes.get_yaxis_transform()
                 # From the right edge over its row's empty label: a long sentence has room on that side only.
                 said = plain(words, 120)
-                axes.text(1.0, place, said, fontsize=6, fontweight="bold", ha="right", va="center", transform=across)
+                paper = {"facecolor": "white", "edgecolor": "none", "pad": 1.0}  # no axis runs through a sentence
+                axes.text(1.0, place, said, fontsize=6, fontweight="bold", ha="right", va="center", transform=across,
+                          bbox=paper)  # fmt: skip
                 continue
             _draw(axes, place, finding, "" if finding.verdict in seen else finding.verdict)
             seen[finding.verdict] = None
