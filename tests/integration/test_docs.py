@@ -70,7 +70,12 @@ def commands_on_our_records() -> list[str]:
     return sorted({line.split(" #")[0].strip() for line in shown if "--records leaderboard/" in line})
 
 
-def test_the_commands_on_our_own_records_run(tmp_path: Path) -> None:
+def test_the_commands_on_our_own_records_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from hierbench.cli.app import run
+
+    monkeypatch.chdir(ROOT)
     commands = commands_on_our_records()
     assert {line.split()[1] for line in commands} >= {"table", "plot", "compare", "claims"}
     refused = {}
@@ -79,7 +84,7 @@ def test_the_commands_on_our_own_records_run(tmp_path: Path) -> None:
         if "--out" in words:
             where = words.index("--out") + 1
             words[where] = str(tmp_path / Path(words[where]).name)
-        made = subprocess.run([sys.executable, "-m", "hierbench", *words], cwd=ROOT, capture_output=True, text=True)
-        if made.returncode:
-            refused[line] = made.stderr
+        code, said = run(words), capsys.readouterr()
+        if code:
+            refused[line] = said.err
     assert refused == {}
