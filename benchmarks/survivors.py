@@ -2,8 +2,8 @@
 
 Only images that the committed headline record counts as robust can lower its figure, so that only those are searched:
 longer and from more starts, towards more nodes, along the margin, by the fast adaptive boundary, without gradients, and
-with what breaks other defences. Each run sees what those before it left. A case is a model, a data set and a depth.
-Writes ``leaderboard/measurements/survivors.json``:
+with what breaks other defences. Each run sees what those before it left. A case is a model, a data set and a depth, and
+a radius if it is not the protocol's. Writes ``leaderboard/measurements/survivors.json``:
 
     python benchmarks/survivors.py
     python benchmarks/survivors.py --table
@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 from subjects import BATCH, Subject, bound_subject, ours
 
 from hierbench.datasets.load import load_images
-from hierbench.evaluation.protocol import PROTOCOLS
+from hierbench.evaluation.protocol import PROTOCOLS, ProtocolDataset
+from hierbench.evaluation.request import spell_eps
 from hierbench.evaluation.statistics import wilson
 from hierbench.evaluation.stored import read_record
 from hierbench.evaluation.verdicts import read_verdicts
@@ -35,8 +36,8 @@ NAME = "survivors"
 Forward = Callable[[torch.Tensor], torch.Tensor]
 PROTOCOL = "tiny-v1"
 BOARD = Path("leaderboard/records") / PROTOCOL
-CASES = ("agft.tiny/cifar100/5", "soft_labels.tiny/cifar100/1")
-"""The most robust at the leaves and at the coarsest depth of CIFAR-100."""
+CASES = ("agft.tiny/cifar100/5", "soft_labels.tiny/cifar100/1", "soft_labels.tiny/cifar100/1/8_255")
+"""The most robust of CIFAR-100 at the leaves and at the coarsest depth, and at the latter under the largest radius."""
 RUNS: tuple[tuple[str, str, dict[str, object]], ...] = (
     ("apgd-ce, 100 steps, 5 starts", "apgd-ce", {"steps": 100, "restarts": 5}),
     ("apgd-t, 100 steps, 20 targets", "apgd-t", {"steps": 100, "targets": 20}),
@@ -49,7 +50,7 @@ SOURCES = ("tecoa.tiny", "pmg_aft.tiny", "fare.tiny")
 
 
 def main() -> None:
-    made = parser(__doc__, NAME, cells="model/data set/depth")
+    made = parser(__doc__, NAME, cells="model/data set/depth[/eps]")
     made.set_defaults(limit=100)
     options = made.parse_args()
     record = read(options.out, options.seed, name=NAME, what="what the headline left robust, attacked harder")
@@ -58,27 +59,54 @@ def main() -> None:
         return
     torch.set_num_threads(options.threads)
     for cell in missing(CASES, {}, record, options):
-        model, dataset, depth = cell.split("/")
-        row = {"cell": cell, **attacked(model, dataset, int(depth), limit=options.limit, seed=options.seed)}
+        row = {"cell": cell, **attacked(Case.of(cell), limit=options.limit, seed=options.seed)}
         keep(row, record, options, order=CASES, summarise=lambda rows: [])
 
 
-def attacked(model: str, dataset: str, depth: int, *, limit: int, seed: int) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A figure of the board: the headline of a model on a data set at a depth and radius."""
+
+    model: str
+    dataset: str
+    depth: int
+    eps: Fraction
+
+    @classmethod
+    def of(cls, cell: str) -> Case:
+        """Return the case that a cell names; the radius may be left to the protocol."""
+        model, dataset, depth, *eps = cell.split("/")
+        return cls(
+            model, dataset, int(depth), Fraction(*map(int, (eps[0] if eps else default_eps(dataset)).split("_")))
+        )
+
+
+def default_eps(dataset: str) -> str:
+    return entry_of(dataset).default_eps.replace("/", "_")
+
+
+def entry_of(dataset: str) -> ProtocolDataset:
+    entry = PROTOCOLS.get(PROTOCOL).dataset(dataset)
+    assert entry is not None, f"{PROTOCOL} has no {dataset}"
+    return entry
+
+
+def attacked(case: Case, *, limit: int, seed: int) -> dict[str, Any]:
     """Attack a case's first survivors by every run; return how many each left."""
-    entry = next(data for data in PROTOCOLS.get(PROTOCOL).datasets if data.name == dataset)
-    images = load_images(dataset, split=entry.split, without=entry.without)
-    tree, eps = load_hierarchy(dataset, entry.tree), Fraction(entry.default_eps)
-    robust, name, scored = headline(model, dataset, depth)
-    subject = bound_subject(model, images, tree)
+    entry = entry_of(case.dataset)
+    images = load_images(case.dataset, split=entry.split, without=entry.without)
+    tree = load_hierarchy(case.dataset, entry.tree)
+    robust, name, scored = headline(case)
+    subject = bound_subject(case.model, images, tree)
     left = chosen(subject, np.array([i for i, sample in enumerate(subject.ids) if sample in robust], dtype=np.int64))
     if len(left.ids) != len(robust):
         raise SystemExit(f"{name}: {len(robust)} robust samples, and {len(left.ids)} of them are among the images")
     left = chosen(left, np.arange(min(limit, len(robust))))
     steps, left = harder(
-        left, lambda other: bound_subject(other, images, tree).forward, eps=eps, depth=depth, seed=seed
+        left, lambda other: bound_subject(other, images, tree).forward, eps=case.eps, depth=case.depth, seed=seed
     )
     return {"headline": name, "samples": scored, "robust": len(robust), "steps": steps, "left": len(left.ids),
-            "eps": entry.default_eps}  # fmt: skip
+            "eps": spell_eps(case.eps)}  # fmt: skip
 
 
 def harder(
@@ -113,17 +141,13 @@ def harder(
     return steps, left
 
 
-def headline(model: str, dataset: str, depth: int) -> tuple[set[str], str, int]:
+def headline(case: Case) -> tuple[set[str], str, int]:
     """Return the samples that the committed headline record counts as robust, its path, and how many it scored."""
-    protocol = PROTOCOLS.get(PROTOCOL)
-    attack = protocol.attacks.headline
-    entry = protocol.dataset(dataset)
-    assert entry is not None, f"{PROTOCOL} has no {dataset}"
-    eps = entry.default_eps
-    (path,) = (BOARD / model).glob(f"{dataset}.*.{attack}.rollup.linf-{eps.replace('/', '_')}.*.json")
+    attack, eps = PROTOCOLS.get(PROTOCOL).attacks.headline, spell_eps(case.eps).replace("/", "_")
+    (path,) = (BOARD / case.model).glob(f"{case.dataset}.*.{attack}.rollup.linf-{eps}.*.json")
     verdicts = read_verdicts(path.with_name(read_record(path).verdicts.file))
     parts = [verdicts.attack_broken(aimed, "rollup") for aimed in verdicts.attacked]
-    broken = np.logical_or.reduce([part[:, depth - 1] for part in parts if part is not None])
+    broken = np.logical_or.reduce([part[:, case.depth - 1] for part in parts if part is not None])
     robust = {verdicts.sample_ids[i] for i in np.flatnonzero(~broken).tolist()}
     return robust, path.as_posix(), len(verdicts.sample_ids)
 
@@ -150,7 +174,7 @@ def step(label: str, broken: NDArray[np.bool_], seconds: float, forwards: int, b
 def render_table(record: dict[str, Any]) -> str:
     lines = []
     for row in record["rows"]:
-        model, dataset, depth = row["cell"].split("/")
+        model, dataset, depth = row["cell"].split("/")[:3]
         searched = row["steps"][0]["searched"]
         broken = wilson(searched - row["left"], searched)
         which = "these" if searched == row["robust"] else f"the first {searched} of these"

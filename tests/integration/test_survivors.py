@@ -28,13 +28,19 @@ def survivors(monkeypatch: pytest.MonkeyPatch) -> Any:
     return importlib.import_module("survivors")
 
 
-@pytest.mark.parametrize("case", ["agft.tiny/cifar100/5", "soft_labels.tiny/cifar100/1"])
-def test_they_are_the_samples_of_the_published_figure(survivors: Any, case: str) -> None:
-    model, dataset, depth = case.split("/")
-    assert case in survivors.CASES
-    robust, name, scored = survivors.headline(model, dataset, int(depth))
-    worst = read_record(ROOT / name).depths[int(depth) - 1].rollup.worst
+@pytest.mark.parametrize(
+    ("cell", "eps"),
+    [("agft.tiny/cifar100/5", "4/255"), ("soft_labels.tiny/cifar100/1", "4/255"),
+     ("soft_labels.tiny/cifar100/1/8_255", "8/255")],
+)  # fmt: skip
+def test_they_are_the_samples_of_the_published_figure(survivors: Any, cell: str, eps: str) -> None:
+    assert cell in survivors.CASES
+    case = survivors.Case.of(cell)
+    robust, name, scored = survivors.headline(case)
+    record = read_record(ROOT / name)
+    worst = record.depths[case.depth - 1].rollup.worst
     assert worst is not None and (len(robust), scored) == (worst.count, worst.of)
+    assert record.identity.attack.eps == eps and case.eps == Fraction(eps)
 
 
 def two_classes(edge: float) -> Callable[[Tensor], Tensor]:
