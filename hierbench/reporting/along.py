@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
 
 from hierbench.board.ledger import Ground, Placed, Standing
-from hierbench.evaluation.records import Record
 from hierbench.evaluation.scores import proportion
 from hierbench.reporting.grid import GREY, Key, key_of
 from hierbench.reporting.standings import (
@@ -101,7 +100,7 @@ def _at_one_place(
         where = key_of(standing), axis.value(standing.ground)
         so_far = cells[where].placed if where in cells else ()
         cells[where] = replace(standing, placed=(*so_far, *standing.placed))
-    common, notes = on_common_attacks(tuple(cells.values()), key=_but_settings, everywhere=f" at every {axis.name}")
+    common, notes = on_common_attacks(tuple(cells.values()), everywhere=f" at every {axis.name}")
     wanted = {found.path for cell in common for found in cell.placed}
     met = [replace(s, placed=tuple(p for p in s.placed if p.path in wanted)) for s in standings]
     met = [standing for standing in met if standing.placed]
@@ -125,9 +124,3 @@ def _figures(parts: Sequence[Standing], shown: Shown, depth: int | None, shared:
     right = [right_over(s, shown, "robust", wanted, shared.rows(s)) for s in parts]
     known = [part for part in right if part is not None]
     return replace(found, robust=proportion(np.logical_and.reduce(known))) if found is not None and known else None
-
-
-def _but_settings(record: Record) -> Hashable:
-    """Return what makes two attacks at different values the same: all but the settings, which may grow with eps."""
-    attack = record.identity.attack
-    return attack.name, attack.engine, attack.scoring, attack.depths, attack.pooled

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -244,17 +244,9 @@ def attack_key(record: Record) -> str:
     return json.dumps(parts, sort_keys=True, default=str)
 
 
-def on_common_attacks(
-    standings: Sequence[Standing],
-    *,
-    key: Callable[[Record], Hashable] = attack_key,
-    everywhere: str = "",
-) -> tuple[list[Standing], list[str]]:
-    """Return the standings with only the attacks that all of them met, and a note on what was left out.
-
-    ``key``: what makes two records' attacks the same one; ``everywhere``: where they are to be met, in words.
-    """
-    keys = [{key(p.record) for p in s.placed} for s in standings]
+def on_common_attacks(standings: Sequence[Standing], *, everywhere: str = "") -> tuple[list[Standing], list[str]]:
+    """Return the standings with only the attacks that all of them met (``everywhere`` in words), and what was not."""
+    keys = [{attack_key(p.record) for p in s.placed} for s in standings]
     common = set.intersection(*keys)
     among = [p for s in standings for p in s.placed]
     if not common:
@@ -262,7 +254,9 @@ def on_common_attacks(
             f"{s.entry.model} at {s.ground.eps}: {', '.join(attack_names(s.placed, among))}" for s in standings[:3]
         )
         raise InputError(f"--attack: these models met no attack in common{everywhere} ({said})")
-    left = [p for p in among if key(p.record) not in common]
-    kept = [Standing(s.entry, s.ground, tuple(p for p in s.placed if key(p.record) in common)) for s in standings]
+    left = [p for p in among if attack_key(p.record) not in common]
+    kept = [
+        Standing(s.entry, s.ground, tuple(p for p in s.placed if attack_key(p.record) in common)) for s in standings
+    ]
     named = ", ".join(attack_names(left, among))
     return kept, [f"left out, as not every model met them{everywhere}: {named}"] if left else []

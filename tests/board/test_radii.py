@@ -7,10 +7,12 @@ from typing import Any, cast
 
 from reporting.toy_records import toy_record
 
+from hierbench.board.verify import orderings
 from hierbench.board.verify.figures import Cell
 from hierbench.board.verify.orderings import rising_with_eps
 from hierbench.evaluation.stored import read_record
 from hierbench.evaluation.verdicts import read_verdicts
+from hierbench.paths import data_dir
 
 
 def cells(*paths: Path) -> list[Cell]:
@@ -54,7 +56,7 @@ def test_samples_are_matched_by_name(tmp_path: Path) -> None:
     assert [path for path, _ in rising_with_eps(cells(hard, weak))] == [weak]
 
 
-def test_another_attack_model_or_prompt_is_another_matter(tmp_path: Path) -> None:
+def test_another_attack_model_setting_or_prompt_is_another_matter(tmp_path: Path) -> None:
     hard = toy_record(tmp_path, eps="20/255", strength=20)
     weak: dict[str, Any] = {"eps": "30/255", "strength": 3}
     others = [
@@ -62,6 +64,14 @@ def test_another_attack_model_or_prompt_is_another_matter(tmp_path: Path) -> Non
         toy_record(tmp_path, "beta", **weak),
         toy_record(tmp_path, identity={"dataset": {"template": "a sketch of {noun}"}}, **weak),
         toy_record(tmp_path, scoring="direct", **weak),
+        toy_record(tmp_path, identity={"attack": {"name": "first", "parameters": {"steps": 1}}}, **weak),
     ]
     for other in others:
         assert not list(rising_with_eps(cells(hard, other)))
+
+
+def test_the_projects_own_radii_are_compared() -> None:
+    """What may not differ must not differ by itself, or nothing would ever be compared."""
+    found = cells(*(data_dir() / "leaderboard/records/tiny-v1/clip").glob("cifar100.*.multilevel_apgd.*.json"))
+    assert len(found) == 4 and len({orderings._but_eps(cell) for cell in found}) == 1
+    assert not list(rising_with_eps(found))

@@ -81,6 +81,16 @@ def test_an_attack_that_was_not_met_at_every_radius_is_left_out(tmp_path: Path) 
     assert "attacks, the same at every eps: first" in table.notes
 
 
+def test_an_attack_of_other_settings_is_another_attack(tmp_path: Path) -> None:
+    """More steps at one radius alone would bend the curve there."""
+    gentle = [toy_record(tmp_path, "alpha", eps=eps, strength=6) for eps in ("8/255", "30/255")]
+    longer = {"attack": {"name": "first", "parameters": {"steps": 100}}}
+    toy_record(tmp_path, "alpha", eps="30/255", strength=30, identity=longer)
+    report = make_report("methods-eps", tmp_path, Selection(), depth="1")
+    assert [row["robust"] for row in report.rows] == [right(path, 1, ids_of(path)).mean() for path in gentle]
+    assert "left out, as not every model met them at every eps: first (steps 100)" in report.tables[0].notes
+
+
 def test_lists_of_one_radius_are_put_together(tmp_path: Path) -> None:
     """Two attacks at each radius, one of them over fewer images: the worst case over what both scored."""
     whole = [toy_record(tmp_path, "alpha", eps=eps, strength=18, parity=0, n=LONG) for eps in ("20/255", "30/255")]

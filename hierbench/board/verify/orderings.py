@@ -13,6 +13,7 @@ from hierbench.board.ledger import Ground
 from hierbench.board.verify.figures import Cell
 from hierbench.evaluation import trust
 from hierbench.evaluation.statistics import mcnemar
+from hierbench.evaluation.storage import digest_json
 from hierbench.evaluation.verdicts import Bools
 
 GAP = 0.03
@@ -67,23 +68,45 @@ def rising_with_eps(cells: Sequence[Cell]) -> Iterator[tuple[Path, str]]:
 
     The larger ball holds the smaller one, so that this is a search that failed. By the same bounds as above.
     """
-    for small, large in itertools.permutations(cells, 2):
-        one, other = small.record.identity.attack, large.record.identity.attack
-        if one.norm != other.norm or Fraction(one.eps) >= Fraction(other.eps) or _but_eps(small) != _but_eps(large):
-            continue
-        places = {sample: row for row, sample in enumerate(large.verdicts.sample_ids)}
-        rows = [(row, places[s]) for row, s in enumerate(small.verdicts.sample_ids) if s in places]
-        if not rows or small.shown or large.shown:
-            continue
-        near, far = (np.array(part) for part in zip(*rows, strict=True))
-        less, more = _aimed(small), _aimed(large)
-        for depth in sorted(less.keys() & more.keys()):
-            test = mcnemar(~more[depth][far], ~less[depth][near])
-            gap = (test.only_first - test.only_second) / len(rows)
-            if gap > GAP and test.p_value < CHANCE:
-                reason = f"{other.name} leaves {gap:.1%} more samples right at eps {other.eps} than at {one.eps}"
-                yield large.path, f"depths.{depth - 1}: {reason}: its search failed there"
-                break
+    alike: dict[str, list[Cell]] = {}
+    for cell in cells:
+        if not cell.shown:
+            alike.setdefault(_but_eps(cell), []).append(cell)
+    for members in alike.values():
+        by_size = sorted(members, key=lambda cell: Fraction(cell.record.identity.attack.eps))
+        for small, large in itertools.combinations(by_size, 2):
+            found = _rise(small, large)
+            if found is not None:
+                yield large.path, found
+
+
+def _rise(small: Cell, large: Cell) -> str | None:
+    """Return what is wrong with two cells of one attack at two radii, the smaller first, or None."""
+    one, other = small.record.identity.attack, large.record.identity.attack
+    places = {sample: row for row, sample in enumerate(large.verdicts.sample_ids)}
+    rows = [(row, places[s]) for row, s in enumerate(small.verdicts.sample_ids) if s in places]
+    if not rows or Fraction(one.eps) == Fraction(other.eps):
+        return None
+    near, far = (np.array(part) for part in zip(*rows, strict=True))
+    less, more = _aimed(small), _aimed(large)
+    for depth in sorted(less.keys() & more.keys()):
+        test = mcnemar(~more[depth][far], ~less[depth][near])
+        gap = (test.only_first - test.only_second) / len(rows)
+        if gap > GAP and test.p_value < CHANCE:
+            reason = f"{other.name} leaves {gap:.1%} more samples right at eps {other.eps} than at {one.eps}"
+            return f"depths.{depth - 1}: {reason}: its search failed there"
+    return None
+
+
+def _but_eps(cell: Cell) -> str:
+    """Return what records of one attack at several radii share: all that they are but radius and sample list."""
+    identity = cell.record.identity
+    attack = identity.attack
+    images = identity.dataset.model_dump(exclude={"sample_list_hash"})
+    # What a search computed in is no other attack: its verdicts are float32's.
+    settings = {name: value for name, value in attack.parameters.items() if name != "search_precision"}
+    searched = (attack.name, attack.engine, attack.norm, attack.scoring, attack.depths, attack.pooled, settings)
+    return digest_json([identity.model.weights_hash, identity.hierarchy.hash, images, searched])
 
 
 def _aimed(cell: Cell) -> dict[int, Bools]:
@@ -95,14 +118,6 @@ def _aimed(cell: Cell) -> dict[int, Bools]:
         depths = range(1, verdicts.num_depths + 1) if attack.pooled else [aimed]
         found |= {depth: broken[:, depth - 1] for depth in depths if broken is not None}
     return found
-
-
-def _but_eps(cell: Cell) -> tuple[object, ...]:
-    """Return what two records share that differ in radius alone, and in the settings that may grow with it."""
-    identity, attack = cell.record.identity, cell.record.identity.attack
-    images = identity.dataset.model_dump(exclude={"sample_list_hash"})
-    searched = (attack.name, attack.engine, attack.scoring, attack.depths, attack.pooled)
-    return identity.model.weights_hash, sorted(images.items(), key=str), identity.hierarchy.hash, searched
 
 
 def _broken(cell: Cell) -> np.ndarray:
