@@ -174,12 +174,14 @@ def _spent(what: str, parts: list[tuple[int, int, int, float]]) -> str:
 
 def plans(names: list[str]) -> str:
     """Return how many cells of some plans have a committed record, be it on the board or of the claims' seeds."""
+    from hierbench.sweep.known import KnownRecords
     from hierbench.sweep.plan import find_plan, read_plan
     from hierbench.sweep.state import look_up
 
+    known = {folder: KnownRecords(folder) for folder in RECORDS.values()}
     lines = ["| plan | cells | done |", "|---|--:|--:|"]
     for name in names:
-        looked = [look_up(read_plan(find_plan(name), out=folder)) for folder in RECORDS.values()]
+        looked = [look_up(read_plan(find_plan(name), out=folder), records) for folder, records in known.items()]
         done = sum(any(state.state == "done" for state in states) for states in zip(*looked, strict=True))
         lines.append(f"| `{name}` | {len(looked[0])} | {done} |")
     return "\n".join(lines) + "\n"

@@ -26,12 +26,16 @@ class KnownRecords:
     def of(self, request: Request) -> Iterator[tuple[str, Record]]:
         """Yield the records (with their paths below the folder) of the very settings that a request comes to.
 
-        Whether they are whole, and of the protocol and weights at hand, is not looked at.
+        Whether they are whole, and of the protocol and weights at hand, is not looked at. A request that comes to
+        nothing has none: what is wrong with it is said when it runs.
         """
         found = self._by_place.get((_model(request), str(request.dataset), str(request.attack)), [])
         if found and request.store_images is None:
-            tree = choose_hierarchy(request)
-            plan = make_plan(request, tree)
+            try:
+                tree = choose_hierarchy(request)
+                plan = make_plan(request, tree)
+            except HierbenchError:
+                return
             wanted: dict[str, Any] = {
                 "protocol": plan.protocol.name, "tree": tree.tree, "split": plan.split, "limit": plan.limit,
                 "template": plan.template, "norm": plan.norm, "eps": spell_eps(plan.eps), "scoring": plan.scoring,

@@ -47,10 +47,13 @@ def results_folder(plan: SweepPlan) -> Path:
     return Path(RESULTS_FOLDER) if out is None else Path(out)
 
 
-def look_up(plan: SweepPlan) -> list[CellState]:
-    """Return the state of every cell of a plan, without loading a model or an image."""
+def look_up(plan: SweepPlan, known: KnownRecords | None = None) -> list[CellState]:
+    """Return the state of every cell of a plan, without loading a model or an image.
+
+    ``known``: the records of the plan's results folder, where they have been read for another plan already.
+    """
     folder = results_folder(plan)
-    known = KnownRecords(folder)
+    known = known or KnownRecords(folder)
     return [cell_state(cell, plan, folder, known) for cell in plan.cells]
 
 
@@ -62,10 +65,13 @@ def cell_state(cell: PlannedCell, plan: SweepPlan, folder: Path, known: KnownRec
     note = _read_note(_note_path(folder, cell))
     if note is not None and note.record is None:
         return CellState(cell, "failed" if note.error else "begun", error=note.error)
-    names = (name for name, _ in known.of(cell.request)) if note is None else (note.record,)
-    for name in names:
-        record = _whole_record(folder, str(name))
-        if record is not None and _is_of_now(record, cell, plan):
+    if note is None:
+        found = [record for name, record in known.of(cell.request) if _is_whole(folder / name, record)]
+    else:
+        record = _whole_record(folder, str(note.record))
+        found = [] if record is None else [record]
+    for record in found:
+        if _is_of_now(record, cell, plan):
             return CellState(cell, "flagged" if record.checks.failed else "done", record)
     return CellState(cell, "missing")
 
@@ -98,10 +104,16 @@ def _whole_record(folder: Path, name: str) -> Record | None:
         return None
     try:
         record = read_record(path)
-        verdicts = path.with_name(record.verdicts.file)
-        return record if digest_file(verdicts) == record.verdicts.sha256 else None
     except (InputError, OSError):
         return None
+    return record if _is_whole(path, record) else None
+
+
+def _is_whole(path: Path, record: Record) -> bool:
+    try:
+        return digest_file(path.with_name(record.verdicts.file)) == record.verdicts.sha256
+    except OSError:
+        return False
 
 
 def _is_of_now(record: Record, cell: PlannedCell, plan: SweepPlan) -> bool:

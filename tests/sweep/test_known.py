@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from hierbench.cli.app import run
-from hierbench.paths import data_dir
-from hierbench.sweep.plan import find_plan, read_plan
+from hierbench.sweep.plan import read_plan
 from hierbench.sweep.state import look_up
 
 PLAN = """
@@ -75,6 +74,9 @@ def test_what_is_damaged_or_of_other_verdicts_is_missing(board: Path, tmp_path: 
     assert states(here, tmp_path) == ["missing", "missing"]
 
 
-def test_the_small_tracks_core_plan_is_done() -> None:
-    found = look_up(read_plan(find_plan("tiny-v1-core"), out=data_dir() / "leaderboard" / "records"))
-    assert {state.state for state in found} == {"done"} and len(found) > 300
+def test_a_cell_that_cannot_be_is_no_obstacle_to_the_others(board: Path, tmp_path: Path) -> None:
+    """It fails when it runs, with its reason; the plan can be looked at before."""
+    impossible = PLAN.split("protocol")[0] + PLAN.partition("[[cells]]")[2].replace(
+        "limit = 4", "limit = 4\ndepths = [9]"
+    )
+    assert states(board, tmp_path, PLAN + "[[cells]]" + impossible) == ["done", "done", "missing", "missing"]
