@@ -91,6 +91,8 @@ def _copy_senses(source: Path, target: Path) -> None:
     """Copy the frequencies of senses, which may have been installed after the rest; an empty file stands for none."""
     sense, copy = source / SENSES, target / SENSES
     if sense.is_file() and not (copy.is_file() and copy.stat().st_size == sense.stat().st_size):
-        shutil.copyfile(sense, copy)
+        whole = copy.with_name(f"{SENSES}.{os.getpid()}")  # another process may be reading the copy
+        shutil.copyfile(sense, whole)
+        whole.replace(copy)
     elif not copy.is_file():
         copy.write_text("", encoding="utf-8")

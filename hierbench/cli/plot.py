@@ -113,10 +113,10 @@ def eps(
     from hierbench.reporting.plots.lines import at_one_place, draw_eps
     from hierbench.reporting.standings import Shown
 
-    found = _gather(records, protocol, model, dataset, tree, attack, None, template)
+    gathered = _gather(records, protocol, model, dataset, tree, attack, None, template)
     shown = Shown(read_scoring(scoring), aimed)
-    where = _depth(depth, found)
-    _say(draw_eps(found, shown, out, depth=where, width=width), at_one_place(found, shown, depth=where).notes(shown))
+    found = at_one_place(gathered, shown, depth=_depth(depth, gathered))
+    _say(draw_eps(found, shown, out, width=width), found.notes(shown))
 
 
 def transfer(

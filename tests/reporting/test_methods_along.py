@@ -14,7 +14,7 @@ from evaluation.toy_cell import ToyImages, toy_images
 from hierbench.errors import InputError
 from hierbench.reporting.build import make_report
 from hierbench.reporting.collect import Selection
-from hierbench.reporting.plots.lines import eps_lines
+from hierbench.reporting.plots.lines import at_one_place, eps_lines
 from hierbench.reporting.standings import Shown, gather
 from reporting.toy_records import toy_record
 
@@ -57,7 +57,7 @@ def test_only_images_that_every_record_scored_count(tmp_path: Path, depth: int) 
     (table,) = report.tables
     assert table.columns == ("model", "clean", "8/255", "30/255")
     assert f"over the {SHORT} images that all records share, of lists of {LONG} and {SHORT}" in table.notes
-    (line,) = eps_lines(gather(tmp_path, Selection()), Shown(), depth=depth)
+    (line,) = eps_lines(at_one_place(gather(tmp_path, Selection()), Shown(), depth=depth), Shown())
     assert [p.value for p in line.robust][1:] == [found["8/255"]["robust"], found["30/255"]["robust"]]
     assert line.robust[0].value == found["8/255"]["clean"]
 

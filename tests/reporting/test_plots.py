@@ -17,7 +17,7 @@ from hierbench.errors import InputError
 from hierbench.evaluation.scores import proportion
 from hierbench.evaluation.stored import read_record
 from hierbench.reporting.collect import Selection
-from hierbench.reporting.plots.lines import depth_lines, draw_depths, draw_eps, eps_lines
+from hierbench.reporting.plots.lines import at_one_place, depth_lines, draw_depths, draw_eps, eps_lines
 from hierbench.reporting.plots.plane import Point, draw_plane, place_names, plane_points
 from hierbench.reporting.plots.style import COLOURS, Look
 from hierbench.reporting.plots.transfer import MAP, draw_transfer, luminance, matrix
@@ -75,7 +75,7 @@ def test_lines_over_depth_are_the_verdicts(folder: Path, paths: Paths) -> None:
 
 
 def test_lines_over_eps_begin_at_the_clean_accuracy(folder: Path, paths: Paths) -> None:
-    lines = eps_lines(gather(folder, Selection()), Shown(), depth=1)
+    lines = eps_lines(at_one_place(gather(folder, Selection()), Shown(), depth=1), Shown())
     (line,) = (line for line in lines if line.name == "alpha")
     assert line.x == pytest.approx((0.0, 8.0, 30.0))
     masks = [broken(paths["alpha", eps], "rollup", 1) for eps in ("8/255", "30/255")]
@@ -170,7 +170,7 @@ def test_grounds_are_not_mixed(tmp_path: Path, kind: str) -> None:
 
 def test_radii_share_the_picture_over_eps_alone(folder: Path, paths: Paths, tmp_path: Path) -> None:
     placed = gather(folder, Selection())
-    draw_eps(placed, Shown(), tmp_path / "x.svg")
+    draw_eps(at_one_place(placed, Shown()), Shown(), tmp_path / "x.svg")
     for make in (draw_depths, draw_plane):
         with pytest.raises(InputError, match="threat model"):
             make(placed, Shown(), tmp_path / "x.svg")

@@ -46,9 +46,8 @@ def depth_lines(placed: Sequence[Placed], shown: Shown) -> list[Line]:
     return _some(lines, shown)
 
 
-def eps_lines(placed: Sequence[Placed], shown: Shown, *, depth: int | None = None) -> list[Line]:
-    """Return each model's accuracy over eps in units of 1/255 at one depth (None: the leaves); 0 is the clean one."""
-    found = at_one_place(placed, shown, depth=depth)
+def eps_lines(found: Along, shown: Shown) -> list[Line]:
+    """Return each model's accuracy over eps in units of 1/255; 0 is the clean one."""
     names, lines = names_of(found.standings), []
     for key, by_eps in found.figures.items():
         points = {0.0: next(iter(by_eps.values())).clean}
@@ -97,24 +96,20 @@ def draw_depths(placed: Sequence[Placed], shown: Shown, path: Path, *, width: fl
         return save(drawn, path)
 
 
-def draw_eps(
-    placed: Sequence[Placed], shown: Shown, path: Path, *, depth: int | None = None, width: float = COLUMN
-) -> Path:
-    """Write robust accuracy over eps at one depth (None: the leaves), from clean at 0, with Wilson bands."""
+def draw_eps(found: Along, shown: Shown, path: Path, *, width: float = COLUMN) -> Path:
+    """Write robust accuracy over eps at one depth, from clean at 0, with Wilson bands."""
     kind_of(path)
-    lines = eps_lines(placed, shown, depth=depth)
-    first = placed[0].record
+    lines = eps_lines(found, shown)
+    first = found.standings[0].placed[0].record
+    at = next(figures for by_eps in found.figures.values() for figures in by_eps.values())
     radii = sorted({x for line in lines for x in line.x})
     with figure(width, 0.72 * width + _legend_height(lines, width)) as drawn:
         axes = drawn.subplots()
         for number, line in enumerate(lines):
             _draw(axes, line, Look.of(number))
-        entry = first.depths[-1 if depth is None else depth - 1]
-        scores = entry.rollup if shown.scoring == "rollup" else entry.direct
-        if scores is not None:
-            axes.axhline(100 * scores.chance, color="0.45", linestyle=":", linewidth=1.0, zorder=1, label="chance")
+        axes.axhline(100 * at.chance, color="0.45", linestyle=":", linewidth=1.0, zorder=1, label="chance")
         axes.set_xticks(radii, [f"{x:g}" for x in radii])
-        where = "the leaves" if depth is None or depth == len(first.depths) else f"depth {depth}"
+        where = "the leaves" if at.depth == len(first.depths) else f"depth {at.depth}"
         norm = {"linf": r"$\ell_\infty$", "l2": r"$\ell_2$"}[first.identity.attack.norm]
         axes.set(xlabel=f"{norm} radius (1/255), 0: clean", ylabel=f"accuracy at {where} (%)", ylim=(-2, 102))
         _finish(axes, [], width)
