@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hierbench.cli.table import AIMED, Format, IntervalStyle, write
+from hierbench.cli.table import AIMED, CLASSES, Classes, Format, IntervalStyle, write
 
 
 def add_to(app: typer.Typer) -> None:
@@ -28,6 +28,7 @@ def compare(
     template: Annotated[str | None, typer.Option(help="Prompt template, or a wildcard.")] = None,
     depth: Annotated[str | None, typer.Option(help="Depths, such as 1 or 1,3. [all]")] = None,
     aimed: Annotated[bool, typer.Option("--aimed/--worst", help=AIMED)] = False,
+    classes: Annotated[Classes, typer.Option(help=CLASSES)] = Classes.ALL,
     every: Annotated[bool, typer.Option("--every-attack", help="Use attacks that one of them alone met, too.")] = False,
     intervals: Annotated[
         IntervalStyle | None, typer.Option(help="Wilson 95 %, or ± half of it. [of the differences alone]")
@@ -43,16 +44,18 @@ def compare(
     """
     from hierbench.evaluation.request import RESULTS_FOLDER
     from hierbench.reporting.build import read_depths, read_scoring, with_intervals
+    from hierbench.reporting.classes import named_after, over_classes
     from hierbench.reporting.collect import Selection
     from hierbench.reporting.compare import compare_report, side
     from hierbench.reporting.standings import Shown
 
     folder = records or Path(RESULTS_FOLDER)
     selection = Selection(protocol=protocol, dataset=dataset, tree=tree, attack=attack, eps=eps, template=template)
-    first, second = (side(word, folder, selection) for word in (a, b))
+    first, second = (over_classes(side(word, folder, selection), classes.value) for word in (a, b))
     shown = Shown(read_scoring(scoring), aimed)
     depths = read_depths(depth, first[0].record.depths[-1].depth)
     report = compare_report(first, second, shown, depths=depths, every=every)
+    report = named_after(report, [*first, *second], classes.value)
     if intervals is not None:
         report = with_intervals(report, intervals.value)
     write(report, form, out, standalone=standalone)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hierbench.cli.common import console
-from hierbench.cli.table import AIMED
+from hierbench.cli.table import AIMED, CLASSES, Classes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,6 +25,7 @@ Attack = Annotated[str | None, typer.Option(help="Attack.")]
 Eps = Annotated[str | None, typer.Option(help="Radius, such as 4/255.")]
 Template = Annotated[str | None, typer.Option(help="Prompt template, or a wildcard.")]
 Scoring = Annotated[str | None, typer.Option(help="What scores the verdicts: rollup or direct. [rollup]")]
+Of = Annotated[Classes, typer.Option("--classes", help=CLASSES)]
 Aimed = Annotated[bool, typer.Option("--aimed/--worst", help=AIMED)]
 Depth = Annotated[str | None, typer.Option(help="One depth, such as 1. [leaf]")]
 Out = Annotated[Path, typer.Option(help="Picture to write: .pdf, .svg or .png.")]
@@ -81,6 +82,7 @@ def depths(
     template: Template = None,
     scoring: Scoring = None,
     aimed: Aimed = False,
+    classes: Of = Classes.ALL,
     width: Width = 3.3,
     out: Out = Path("depths.pdf"),
 ) -> None:
@@ -89,9 +91,9 @@ def depths(
     from hierbench.reporting.plots.lines import draw_depths
     from hierbench.reporting.standings import Shown
 
-    found = _gather(records, protocol, model, dataset, tree, attack, eps, template)
+    found = _gather(records, protocol, model, dataset, tree, attack, eps, template, classes)
     shown = Shown(read_scoring(scoring), aimed)
-    _say(draw_depths(found, shown, out, width=width), _notes(found, shown))
+    _say(draw_depths(found, shown, out, width=width), _notes(found, shown, classes))
 
 
 def eps(
@@ -105,6 +107,7 @@ def eps(
     scoring: Scoring = None,
     depth: Depth = None,
     aimed: Aimed = False,
+    classes: Of = Classes.ALL,
     width: Width = 3.3,
     out: Out = Path("eps.pdf"),
 ) -> None:
@@ -113,10 +116,10 @@ def eps(
     from hierbench.reporting.plots.lines import at_one_place, draw_eps
     from hierbench.reporting.standings import Shown
 
-    gathered = _gather(records, protocol, model, dataset, tree, attack, None, template)
+    gathered = _gather(records, protocol, model, dataset, tree, attack, None, template, classes)
     shown = Shown(read_scoring(scoring), aimed)
     found = at_one_place(gathered, shown, depth=_depth(depth, gathered))
-    _say(draw_eps(found, shown, out, width=width), found.notes(shown))
+    _say(draw_eps(found, shown, out, width=width), [*found.notes(shown), *_of(gathered, classes)])
 
 
 def transfer(
@@ -129,6 +132,7 @@ def transfer(
     eps: Eps = None,
     template: Template = None,
     scoring: Scoring = None,
+    classes: Of = Classes.ALL,
     width: Width = 3.3,
     out: Out = Path("transfer.pdf"),
 ) -> None:
@@ -136,8 +140,8 @@ def transfer(
     from hierbench.reporting.build import read_scoring
     from hierbench.reporting.plots.transfer import draw_transfer
 
-    found = _gather(records, protocol, model, dataset, tree, attack, eps, template)
-    _say(draw_transfer(found, read_scoring(scoring), out, width=width))
+    found = _gather(records, protocol, model, dataset, tree, attack, eps, template, classes)
+    _say(draw_transfer(found, read_scoring(scoring), out, width=width), _of(found, classes))
 
 
 def plane(
@@ -152,6 +156,7 @@ def plane(
     scoring: Scoring = None,
     depth: Depth = None,
     aimed: Aimed = False,
+    classes: Of = Classes.ALL,
     width: Width = 3.3,
     out: Out = Path("plane.pdf"),
 ) -> None:
@@ -160,9 +165,9 @@ def plane(
     from hierbench.reporting.plots.plane import draw_plane
     from hierbench.reporting.standings import Shown
 
-    found = _gather(records, protocol, model, dataset, tree, attack, eps, template)
+    found = _gather(records, protocol, model, dataset, tree, attack, eps, template, classes)
     shown = Shown(read_scoring(scoring), aimed)
-    _say(draw_plane(found, shown, out, depth=_depth(depth, found), width=width), _notes(found, shown))
+    _say(draw_plane(found, shown, out, depth=_depth(depth, found), width=width), _notes(found, shown, classes))
 
 
 def _gather(
@@ -174,15 +179,17 @@ def _gather(
     attack: str | None,
     eps: str | None,
     template: str | None,
+    classes: Classes,
 ) -> list[Placed]:
     from hierbench.evaluation.request import RESULTS_FOLDER
+    from hierbench.reporting.classes import over_classes
     from hierbench.reporting.collect import Selection
     from hierbench.reporting.standings import gather
 
     wanted = Selection(
         protocol=protocol, model=model, dataset=dataset, tree=tree, attack=attack, eps=eps, template=template
     )
-    return gather(records or Path(RESULTS_FOLDER), wanted)
+    return over_classes(gather(records or Path(RESULTS_FOLDER), wanted), classes.value)
 
 
 def _depth(word: str | None, found: list[Placed]) -> int | None:
@@ -195,13 +202,20 @@ def _depth(word: str | None, found: list[Placed]) -> int | None:
     return depth
 
 
-def _notes(found: list[Placed], shown: Shown) -> list[str]:
+def _notes(found: list[Placed], shown: Shown, classes: Classes) -> list[str]:
     """Return what the caption of a picture of these records should say."""
     from hierbench.reporting.grid import grid_notes
     from hierbench.reporting.standings import standings_of, trusted
 
     kept, left_out = trusted(found)
-    return [*grid_notes(standings_of(kept), shown), *left_out]
+    return [*grid_notes(standings_of(kept), shown), *_of(kept, classes), *left_out]
+
+
+def _of(found: list[Placed], classes: Classes) -> list[str]:
+    """Return what the caption should say of the classes that count, if not all do."""
+    from hierbench.reporting.classes import classes_notes
+
+    return classes_notes(found, classes.value)
 
 
 def _say(path: Path, notes: Iterable[str] = ()) -> None:

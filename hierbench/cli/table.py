@@ -40,6 +40,14 @@ class Layout(StrEnum):
     ABLATION = "ablation"
 
 
+class Classes(StrEnum):
+    """Whose images count."""
+
+    ALL = "all"
+    SEEN = "seen"
+    UNSEEN = "unseen"
+
+
 class IntervalStyle(StrEnum):
     """Which intervals stand beside the figures."""
 
@@ -52,6 +60,8 @@ LAYOUTS = """depths, transfer, seen: tables a record; models: a row a record. Fo
 records: methods-datasets, -depths, -eps, -templates, -seen (by class split), -attacks (attack by attack), ablation;
 attack-score: attacked x scored."""
 AIMED = "Robust: per sample the worst over every attack and attacked depth, or over those aimed at the depth shown."
+
+CLASSES = "Images of classes that training may use, or of those that it may not (zero-shot)."
 
 
 def add_to(app: typer.Typer) -> None:
@@ -77,6 +87,7 @@ def table(
         str | None, typer.Option(help="leaf, all, 1 or 1,3. [methods-depths: all; the others: leaf]")
     ] = None,
     aimed: Annotated[bool, typer.Option("--aimed/--worst", help=AIMED)] = False,
+    classes: Annotated[Classes, typer.Option(help=CLASSES)] = Classes.ALL,
     baseline: Annotated[str | None, typer.Option(help="Model that an ablation compares with. [the first]")] = None,
     intervals: Annotated[
         IntervalStyle | None, typer.Option(help="Wilson 95 %, or ± half of it. [as the layout has room]")
@@ -107,6 +118,7 @@ def table(
         selection,
         depth=depth,
         aimed=aimed,
+        classes=classes.value,
         baseline=baseline,
         reported=reported or reported_from is not None,
         reported_from=reported_from,

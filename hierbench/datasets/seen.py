@@ -25,6 +25,10 @@ class SeenSplit:
         hidden = set(self.unseen.get(spec.base_name, ()))
         return tuple(c for c in spec.class_ids if c not in hidden)
 
+    def speaks_of(self, dataset: str) -> bool:
+        """Return whether the split says anything of a data set's classes."""
+        return get_spec(dataset).base_name in self.unseen
+
     def known_mask(self, dataset: str) -> list[bool]:
         """Return one flag a class, in label order: may training use it?"""
         known = set(self.known(dataset))

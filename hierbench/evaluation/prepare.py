@@ -355,7 +355,7 @@ def _seen(dataset: str, model: ZeroShotModel, name: str | None) -> dict[str, str
     if name is None:
         return None
     split, spec = load_seen(name), get_spec(dataset)
-    if spec.base_name not in split.unseen:
+    if not split.speaks_of(dataset):
         return None
     trained_on = None if model.info.trained_on is None else get_spec(model.info.trained_on).base_name
     shown = "trained" if trained_on == spec.base_name else "known"

@@ -21,7 +21,7 @@ from hierbench.evaluation.identity import Identity
 from hierbench.evaluation.journal import Journal, UnitKey, locked
 from hierbench.evaluation.memory import peak_memory_bytes
 from hierbench.evaluation.observer import Observer
-from hierbench.evaluation.records import Cost, Counts, DepthCost, Record, VerdictFile
+from hierbench.evaluation.records import Cost, DepthCost, Record, VerdictFile
 from hierbench.evaluation.replay.gather import finished, gather_images
 from hierbench.evaluation.replay.keep import KeptVerdicts, bare
 from hierbench.evaluation.request import Request
@@ -295,7 +295,7 @@ class _Run:
             identity=identity,
             arguments=cell.arguments,
             environment=cell.environment,
-            counts=_counts(verdicts, declared=len(cell.images.ids)),
+            counts=scores.counts(verdicts, declared=len(cell.images.ids)),
             depths=depths,
             transfer=transfer,
             mistakes=scores.tree_mistakes(verdicts, cell.hierarchy),
@@ -371,13 +371,3 @@ def _unmoved(identity: Identity) -> str | None:
 
 def _mean_steps(attack: AttackVerdicts) -> float | None:
     return float(attack.steps[attack.searched].mean()) if attack.searched.any() else None
-
-
-def _counts(verdicts: Verdicts, *, declared: int) -> Counts:
-    searched = {depth: attack.searched for depth, attack in verdicts.attacked.items()}
-    return Counts(
-        declared=declared,
-        scored=len(verdicts.clean.predicted),
-        attacked=int(np.count_nonzero(np.any(list(searched.values()), axis=0))),
-        attacked_per_depth={str(depth): int(mask.sum()) for depth, mask in searched.items()},
-    )

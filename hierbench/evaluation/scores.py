@@ -9,6 +9,7 @@ import numpy as np
 
 from hierbench.evaluation import metrics
 from hierbench.evaluation.records import (
+    Counts,
     DepthScores,
     DepthScoring,
     Mistakes,
@@ -47,6 +48,17 @@ def worst_broken(verdicts: Verdicts, scoring: str) -> Bools | None:
     members = [verdicts.attack_broken(depth, scoring) for depth in verdicts.attacked]
     known = [member for member in members if member is not None]
     return metrics.worst_case(np.stack(known)) if known and len(known) == len(members) else None
+
+
+def counts(verdicts: Verdicts, *, declared: int) -> Counts:
+    """Return how many samples were declared, scored, and attacked at each depth."""
+    searched = {depth: attack.searched for depth, attack in verdicts.attacked.items()}
+    return Counts(
+        declared=declared,
+        scored=len(verdicts.clean.predicted),
+        attacked=int(np.count_nonzero(np.any(list(searched.values()), axis=0))),
+        attacked_per_depth={str(depth): int(mask.sum()) for depth, mask in searched.items()},
+    )
 
 
 def depth_scores(verdicts: Verdicts, hierarchy: Hierarchy, *, pooled: bool = False) -> tuple[DepthScores, ...]:

@@ -44,6 +44,10 @@ class Columns:
         shared = [name for name in arrays[0] if all(name in a for a in arrays)]
         return cls.from_arrays({name: np.concatenate([a[name] for a in arrays]) for name in shared})
 
+    def over(self, rows: Ints) -> Self:
+        """Return some of the samples, by their places."""
+        return type(self).from_arrays({name: values[rows] for name, values in self.to_arrays().items()})
+
 
 @dataclass(frozen=True)
 class CleanVerdicts(Columns):
@@ -113,6 +117,12 @@ class Verdicts:
     def num_depths(self) -> int:
         """D: number of scored depths."""
         return int(self.clean.broken_rollup.shape[1])
+
+    def over(self, rows: Ints) -> Verdicts:
+        """Return the verdicts of some of the samples, by their places, in that order."""
+        ids = tuple(self.sample_ids[row] for row in rows.tolist())
+        attacked = {depth: attack.over(rows) for depth, attack in self.attacked.items()}
+        return Verdicts(ids, self.labels[rows], self.clean.over(rows), attacked)
 
     def clean_broken(self, scoring: str) -> Bools | None:
         """Return the clean verdicts [n, D] under a scoring, or None."""

@@ -10,6 +10,7 @@ from hierbench.errors import InputError
 from hierbench.reporting import layouts
 from hierbench.reporting.ablation import ablation_report
 from hierbench.reporting.attack_score import SCORINGS, attack_score_report
+from hierbench.reporting.classes import Classes, named_after, over_classes
 from hierbench.reporting.collect import Selection, collect_records
 from hierbench.reporting.comparable import check_comparable
 from hierbench.reporting.methods import methods_datasets_report, methods_depths_report
@@ -40,6 +41,7 @@ def make_report(
     *,
     depth: str | None = None,
     aimed: bool = False,
+    classes: Classes = "all",
     baseline: str | None = None,
     reported: bool = False,
     reported_from: Path | None = None,
@@ -51,7 +53,7 @@ def make_report(
     In the layouts that show records one by one, ``selection.scoring`` chooses records; in the others it is what the
     verdicts are scored by. ``flat``: one long form is wanted, so that records must be comparable in every layout.
     """
-    check_options(layout, depth=depth, aimed=aimed, baseline=baseline, reported=reported)
+    check_options(layout, depth=depth, aimed=aimed, classes=classes, baseline=baseline, reported=reported)
     if layout in BY_RECORD:
         records = collect_records(folder, selection)
         if layout == "models" or flat:
@@ -60,7 +62,7 @@ def make_report(
     else:
         scoring = selection.scoring
         shown = Shown(read_scoring(scoring), aimed)
-        placed = gather(folder, replace(selection, scoring=None))
+        placed = over_classes(gather(folder, replace(selection, scoring=None)), classes)
         leaf = placed[0].record.depths[-1].depth
         figures = read_reported(reported_from) if reported or reported_from else ()
         if layout == "methods-datasets":
@@ -78,6 +80,7 @@ def make_report(
             report = ablation_report(placed, shown, depths=read_depths(depth, leaf), baseline=baseline)
         else:
             report = attack_score_report(placed, scorings=SCORINGS if scoring is None else (shown.scoring,))
+        report = named_after(report, placed, classes)
     if not report.rows:
         raise InputError(f"--layout {layout}: these records do not hold it")
     return report if intervals is None else with_intervals(report, intervals)
@@ -97,7 +100,9 @@ def with_intervals(report: Report, intervals: Intervals) -> Report:
     return Report(tuple(tables), report.rows)
 
 
-def check_options(layout: str, *, depth: str | None, aimed: bool, baseline: str | None, reported: bool) -> None:
+def check_options(
+    layout: str, *, depth: str | None, aimed: bool, classes: Classes, baseline: str | None, reported: bool
+) -> None:
     """Raise ``InputError`` for an option that the layout would ignore."""
     if layout not in get_args(LayoutName):
         raise InputError(f"--layout: {layout!r} is none of {', '.join(get_args(LayoutName))}")
@@ -106,12 +111,15 @@ def check_options(layout: str, *, depth: str | None, aimed: bool, baseline: str 
     allowed = {
         "--depth": (depth is not None, together),
         "--aimed": (aimed, together),
+        "--classes": (classes != "all", (*(name for name in together if name != "methods-seen"), "attack-score")),
         "--baseline": (baseline is not None, ("ablation",)),
         "--reported": (reported, methods),
     }
     for flag, (given, names) in allowed.items():
         if given and layout not in names:
             raise InputError(f"{flag} is for --layout {' and '.join(names)}, not {layout}")
+    if reported and classes != "all":
+        raise InputError(f"--reported: papers print no figures over the {classes} classes of this split")
 
 
 def read_scoring(name: str | None) -> Scoring:

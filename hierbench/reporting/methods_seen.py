@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from hierbench.board.ledger import Placed
-from hierbench.datasets.seen import load_seen
 from hierbench.errors import InputError
+from hierbench.reporting.classes import known_classes
 from hierbench.reporting.comparable import SAME_GROUND, check_comparable
 from hierbench.reporting.grid import (
     Column,
@@ -42,10 +40,9 @@ def methods_seen_report(placed: Sequence[Placed], shown: Shown, *, depths: Seque
     check_comparable(records_of(standings), SAME_GROUND)
     first = first_record(standings[0])
     dataset = first.identity.dataset.name
-    split = first.identity.seen_split
-    if split is None or first.seen is None:
+    split, known = first.identity.seen_split, known_classes(first)
+    if split is None or known is None:
         raise InputError(f"--layout methods-seen: no class split says which classes of {dataset} were seen")
-    known = np.array(load_seen(split.name).known_mask(dataset), dtype=np.bool_)
     if known.all():
         raise InputError(f"--layout methods-seen: training may use every class of {dataset}")
     wanted = list(depths) or [len(first.depths)]

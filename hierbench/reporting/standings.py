@@ -198,18 +198,24 @@ def check_verdicts(standing: Standing) -> None:
     """Raise ``InputError`` unless every record's verdicts are there, unchanged, and of the same samples."""
     first = None
     for placed in standing.placed:
-        path, wanted = _verdict_path(placed), placed.record.verdicts.sha256
-        if not path.is_file():
-            raise InputError(
-                f"{path} is missing: without verdicts beside the records there is no worst case over several "
-                "attacks and no paired figure; --attack chooses one record"
-            )
-        if digest_file(path) != wanted:
-            raise InputError(f"{path}: not the verdicts that its record was made with (another SHA-256)")
+        check_verdict_file(
+            placed, "there is no worst case over several attacks and no paired figure; --attack chooses one record"
+        )
         ids = placed.verdicts.sample_ids
         if first is not None and ids != first:
-            raise InputError(f"{path}: other samples than {_verdict_path(standing.placed[0]).name} has")
+            raise InputError(
+                f"{_verdict_path(placed)}: other samples than {_verdict_path(standing.placed[0]).name} has"
+            )
         first = ids
+
+
+def check_verdict_file(placed: Placed, without: str) -> None:
+    """Raise ``InputError`` unless a record's verdicts are there, and unchanged; ``without`` them, what there is not."""
+    path = _verdict_path(placed)
+    if not path.is_file():
+        raise InputError(f"{path} is missing: without verdicts beside the records {without}")
+    if digest_file(path) != placed.record.verdicts.sha256:
+        raise InputError(f"{path}: not the verdicts that its record was made with (another SHA-256)")
 
 
 def attack_names(placed: Sequence[Placed], among: Sequence[Placed]) -> tuple[str, ...]:

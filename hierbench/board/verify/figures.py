@@ -90,7 +90,7 @@ def _recomputed(cell: Cell) -> Iterator[str]:
     yield from differing("transfer", record.transfer, transfer)
     yield from differing("mistakes", record.mistakes, scores.tree_mistakes(verdicts, cell.hierarchy))
     yield from differing("hca_direct", record.hca_direct, scores.hca_direct(verdicts))
-    yield from differing("counts", record.counts.model_dump(), _counts(verdicts))
+    yield from differing("counts", record.counts, scores.counts(verdicts, declared=len(verdicts.sample_ids)))
     yield from _checks(cell, depths, transfer)
     for entry in record.cost.per_depth:
         searched = verdicts.attacked[entry.depth].searched if entry.depth in verdicts.attacked else np.zeros(0, bool)
@@ -100,17 +100,6 @@ def _recomputed(cell: Cell) -> Iterator[str]:
     yield from differing("calibration_error_clean", record.calibration_error_clean, clean)
     yield from differing("calibration_error_attacked", record.calibration_error_attacked, attacked)
     yield from differing("rank_preservation", record.rank_preservation, scores.rank_preservation(verdicts))
-
-
-def _counts(verdicts: Verdicts) -> dict[str, Any]:
-    searched = {depth: attack.searched for depth, attack in verdicts.attacked.items()}
-    samples = len(verdicts.sample_ids)
-    return {
-        "declared": samples,
-        "scored": samples,
-        "attacked": int(np.count_nonzero(np.any(list(searched.values()), axis=0))),
-        "attacked_per_depth": {str(depth): int(mask.sum()) for depth, mask in searched.items()},
-    }
 
 
 def _checks(cell: Cell, depths: Any, transfer: Any) -> Iterator[str]:

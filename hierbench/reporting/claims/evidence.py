@@ -9,10 +9,10 @@ from fractions import Fraction
 import numpy as np
 
 from hierbench.board.ledger import Placed
-from hierbench.datasets.seen import load_seen
 from hierbench.evaluation.records import Record
 from hierbench.evaluation.verdicts import Bools, Floats
 from hierbench.reporting.claims.file import CLEAN, LEAF, RANKS, Contrast, Depth, Side
+from hierbench.reporting.classes import known_images
 
 ASKED = ("attack:", "eps:", "scoring:", "limit:")
 """In what a record may differ from its protocol: a side names the first three, and samples are matched one by one."""
@@ -62,7 +62,10 @@ class Evidence:
             values = _ranks(placed) if contrast.measure == RANKS else _right_at(placed, side, contrast)
             if values is None:
                 continue
-            kept = _of_classes(placed, contrast.classes) & np.isfinite(values)
+            members = _of_classes(placed, contrast.classes)
+            if members is None:
+                continue
+            kept = members & np.isfinite(values)
             ids = placed.verdicts.sample_ids
             found.append({ids[i]: values[i].item() for i in np.flatnonzero(kept).tolist()})
         return found
@@ -118,9 +121,8 @@ def _depth(depth: Depth, record: Record) -> int | None:
     return wanted if wanted <= deepest else None
 
 
-def _of_classes(placed: Placed, classes: str) -> Bools:
-    labels = placed.verdicts.labels
+def _of_classes(placed: Placed, classes: str) -> Bools | None:
     if classes == "all":
-        return np.ones(len(labels), dtype=np.bool_)
-    mask = np.array(load_seen().known_mask(placed.record.identity.dataset.name), dtype=np.bool_)
-    return np.asarray(mask[labels] == (classes == "seen"))
+        return np.ones(len(placed.verdicts.labels), dtype=np.bool_)
+    known = known_images(placed)
+    return None if known is None else known == (classes == "seen")

@@ -7,13 +7,12 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Literal
 
-import numpy as np
-
 from hierbench.board.card import AttackCard
 from hierbench.board.kinds import kind_of
 from hierbench.board.ledger import SCORINGS, DepthStanding, Entry, Ground, Placed, Standing
 from hierbench.evaluation.records import Flag, Record
 from hierbench.evaluation.scores import PARTS, proportion
+from hierbench.reporting.classes import known_images
 from hierbench.reporting.labels import attack_labels
 from hierbench.reporting.rows import is_grey
 from hierbench.reporting.site.figures import Figure, figure
@@ -221,37 +220,20 @@ def _seen(standing: Standing, scoring: str) -> dict[str, Figure]:
     very numbers of images that the record has.
     """
     record = next((p.record for p in standing.placed if p.record.seen), None)
-    if record is None or record.seen is None or record.identity.seen_split is None:
+    if record is None or record.seen is None:
         return {}
     broken = standing.broken(scoring)
-    unseen = _unseen_mask(standing.placed[0], record)
-    if broken is None or unseen is None:
+    seen = known_images(standing.placed[0])
+    if broken is None or seen is None:
         return {}
     pale, found = is_grey(standing.scored[-1]), {}
     for part in record.seen:
-        chosen = unseen if part.part == "unseen" else ~unseen
+        chosen = seen == (part.part != "unseen")
         if int(chosen.sum()) != part.depths[-1].clean_rollup.of:
             return {}
         share = proportion(~broken[chosen, -1])
         found[part.part] = _known(figure(share, pale=pale, note=f"{part.classes} {part.part} classes"))
     return {part: found[part] for part in PARTS if part in found}
-
-
-def _unseen_mask(placed: Placed, record: Record) -> np.ndarray | None:
-    """Return bool [n]: the sample's class is in the committed list of unseen ones; None where that is unknown."""
-    from hierbench.datasets.catalogue import DATASETS
-    from hierbench.datasets.seen import load_seen
-    from hierbench.errors import HierbenchError
-
-    name = record.identity.dataset.name
-    if name not in DATASETS or record.identity.seen_split is None:
-        return None
-    try:
-        known = np.array(load_seen(record.identity.seen_split.name).known_mask(name))
-    except HierbenchError:
-        return None
-    labels = placed.verdicts.labels
-    return None if len(labels) and int(labels.max()) >= len(known) else ~known[labels]
 
 
 def _attacks(placed: Sequence[Placed]) -> tuple[AttackNote, ...]:
