@@ -19,7 +19,7 @@ from hierbench.evaluation.environment import describe_environment
 from hierbench.evaluation.storage import atomic_write, digest_json
 
 FOLDER = Path("leaderboard/measurements")
-PLACES = ("--out", "--work")
+PLACES = ("--out", "--work", "--models")
 
 Record = dict[str, Any]
 

@@ -7,10 +7,17 @@ nodes of that depth; clean evaluation images, node prompts of the depth itself. 
 
     python benchmarks/norms.py
     python benchmarks/norms.py --table
+
+The seeds' weights are not shipped; where a sweep has made them, ``--models`` names their folder and ``--seeds`` which:
+
+    python benchmarks/norms.py --models hierbench-models --seeds hier_aft.tiny-s1 hier_aft.tiny-s2 hier_aft.tiny-s3
 """
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +33,7 @@ from hierbench.models.heads import HyperbolicHead
 
 NAME = "norms"
 CELLS = ("hier_aft.digits/digits", "hier_aft.tiny/tiny_imagenet@32", "hier_aft.tiny/cifar100")
+SEED_DATASETS = ("tiny_imagenet@32", "cifar100")
 BATCH = 256
 DRAWS = 2000
 
@@ -33,24 +41,32 @@ DRAWS = 2000
 def main() -> None:
     made = parser(__doc__, NAME, cells="model/data set, such as */digits")
     made.set_defaults(limit=1000)
+    made.add_argument("--models", type=Path, help="folder of fine-tuned models")
+    made.add_argument("--seeds", nargs="+", default=[], help="models of that folder, on the sets of hier_aft.tiny")
     options = made.parse_args()
+    if options.seeds and options.models is None:
+        made.error("--seeds: give --models too, the folder that holds them")
     record = read(options.out, options.seed, name=NAME, what="radius and margin by depth in models with a ball")
     if options.table:
         print(render_table(record))
         return
     torch.set_num_threads(options.threads)
     wanted = {"limit": options.limit}
-    for cell in missing(CELLS, wanted, record, options):
+    seeds = [f"{seed}/{dataset}" for seed in options.seeds for dataset in SEED_DATASETS]
+    order = list(dict.fromkeys([*CELLS, *(row["cell"] for row in record["rows"]), *seeds]))
+    for cell in missing([*CELLS, *seeds], wanted, record, options):
         model, dataset = cell.split("/")
-        row = {"cell": cell, **wanted, **measure(model, dataset, options.limit, options.seed)}
-        keep(row, record, options, order=CELLS, summarise=lambda rows: [])
+        weights = str(options.models / model) if model in options.seeds else model
+        row = {"cell": cell, **wanted, **measure(weights, dataset, options.limit, options.seed)}
+        keep(row, record, options, order=order, summarise=lambda rows: [])
         print(f"{cell}: radii {[depth['radius'] for depth in row['depths']]}")
 
 
 @torch.no_grad()
 def measure(name: str, dataset: str, limit: int, seed: int) -> dict[str, Any]:
     """Return the figures of one model on one data set, coarsest depth first."""
-    entry = choose_protocol(None, dataset).dataset(dataset)
+    protocol = choose_protocol(None, dataset)
+    entry = protocol.dataset(dataset)
     images, tree = load_images(dataset, limit=limit, without=entry.without if entry else None), load_hierarchy(dataset)
     model = hierbench.load_model(name, device="cpu")
     head = model.head
@@ -60,7 +76,7 @@ def measure(name: str, dataset: str, limit: int, seed: int) -> dict[str, Any]:
     logits = torch.cat([bound(part) for part in torch.split(pixels, BATCH)])
     embedded = torch.cat([model.embed(part) for part in torch.split(pixels, BATCH)])
     leaves = tree.num_leaves
-    start, depths = leaves, []
+    start, depths, radii, found = leaves, [], [], []
     for depth in range(1, tree.num_depths + 1):
         nodes = len(tree.levels[depth - 1])
         first = 0 if depth == tree.num_depths else start
@@ -70,6 +86,8 @@ def measure(name: str, dataset: str, limit: int, seed: int) -> dict[str, Any]:
         margin = margins(logits[:, columns], truth)
         low, high = bootstrap(margin.numpy(), seed)
         radius = bound.points[columns].norm(dim=1)
+        radii.append(radius.numpy())
+        found.append(margin.numpy())
         depths.append(
             {
                 "depth": depth,
@@ -83,7 +101,12 @@ def measure(name: str, dataset: str, limit: int, seed: int) -> dict[str, Any]:
             }
         )
     return {
+        "protocol": protocol.name,
         "n": len(images),
+        "growth": {
+            "radius": counted(np.concatenate(list(edges(radii, bound.layout.leaf_to_node.numpy())))),
+            "margin": counted(found[-1] - found[0]),
+        },
         "weights_hash": model.weights_hash,
         "image_radius": round(float(head.image_points(embedded).norm(dim=1).mean()), 4),
         "depths": depths,
@@ -94,6 +117,18 @@ def margins(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     """Return z_y - max of the others [n]."""
     own = logits.gather(1, truth[:, None])[:, 0]
     return own - logits.scatter(1, truth[:, None], -torch.inf).amax(dim=1)
+
+
+def edges(radii: Sequence[np.ndarray], leaf_to_node: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield, for each depth but the coarsest, the radius of its nodes less that of their parents."""
+    for above, (parents, nodes) in enumerate(itertools.pairwise(leaf_to_node)):
+        first = np.unique(nodes, return_index=True)[1]
+        yield radii[above + 1] - radii[above][parents[first]]
+
+
+def counted(differences: np.ndarray) -> dict[str, int]:
+    """Return how many differences there are, and how many are above and below 0."""
+    return {"n": len(differences), "grew": int((differences > 0).sum()), "shrank": int((differences < 0).sum())}
 
 
 def bootstrap(values: np.ndarray, seed: int) -> tuple[float, float]:
@@ -120,7 +155,8 @@ def render_table(record: dict[str, Any]) -> str:
         lines += [
             "",
             "Radius: Euclidean norm in the ball of radius 1. Margin: logit of the true node less the largest other of "
-            f"its depth, bootstrap 95 % interval over images; clean images, one seed a model. {source(record)}",
+            "its depth, bootstrap 95 % interval over images; clean images. -s1, -s2 and -s3 are the claims' seeds, the "
+            f"others shipped models. {source(record)}",
         ]
     return "\n".join(lines) + "\n"
 

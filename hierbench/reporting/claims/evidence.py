@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from hierbench.board.ledger import Placed
 from hierbench.evaluation.records import Record
 from hierbench.evaluation.verdicts import Bools, Floats
-from hierbench.reporting.claims.file import CLEAN, LEAF, RANKS, Contrast, Depth, Side
+from hierbench.reporting.claims.file import CLEAN, GROWTH, LEAF, RANKS, SUCCESS, Contrast, Depth, Side
 from hierbench.reporting.classes import known_images
 
 ASKED = ("attack:", "eps:", "scoring:", "limit:")
@@ -26,10 +26,20 @@ class Pair:
     second: Bools | Floats
 
 
+@dataclass(frozen=True)
+class Grown:
+    """Whose growth over depth was counted, where, and of what."""
+
+    model: str
+    dataset: str
+    measure: str
+
+
 class Evidence:
     """Records of one protocol, looked up by what a side of a contrast asks for."""
 
-    def __init__(self, placed: Sequence[Placed]) -> None:
+    def __init__(self, placed: Sequence[Placed], growth: Mapping[Grown, Pair] | None = None) -> None:
+        self._growth = {} if growth is None else growth
         self._by_model: dict[tuple[str, str], list[Placed]] = {}
         for found in placed:
             identity = found.record.identity
@@ -42,6 +52,9 @@ class Evidence:
 
     def pair(self, contrast: Contrast, seed: str) -> Pair | None:
         """Return the verdicts of both sides over the samples they share, or None."""
+        if contrast.measure in GROWTH:
+            name = contrast.first.model + seed if _seeded(contrast.first) else contrast.first.model
+            return self._growth.get(Grown(name, contrast.dataset, contrast.measure))
         firsts = self._measured(contrast, contrast.first, seed)
         seconds = self._measured(contrast, contrast.second, seed)
         best: Pair | None = None
@@ -59,16 +72,24 @@ class Evidence:
         for placed in self._by_model.get((name, contrast.dataset), []):
             if not _means(placed.record, side):
                 continue
-            values = _ranks(placed) if contrast.measure == RANKS else _right_at(placed, side, contrast)
-            if values is None:
+            values, kept = _values(placed, side, contrast), _of_classes(placed, contrast.classes)
+            if values is None or kept is None:
                 continue
-            members = _of_classes(placed, contrast.classes)
-            if members is None:
-                continue
-            kept = members & np.isfinite(values)
+            if contrast.measure == RANKS:
+                kept = kept & np.isfinite(values)
+            if contrast.measure == SUCCESS:
+                clean = _right_at(placed, replace(side, attack=CLEAN), contrast)
+                kept = kept & np.asarray(clean, dtype=np.bool_)
             ids = placed.verdicts.sample_ids
             found.append({ids[i]: values[i].item() for i in np.flatnonzero(kept).tolist()})
         return found
+
+
+def _values(placed: Placed, side: Side, contrast: Contrast) -> Bools | Floats | None:
+    if contrast.measure == RANKS:
+        return _ranks(placed)
+    right = _right_at(placed, side, contrast)
+    return ~right if right is not None and contrast.measure == SUCCESS else right
 
 
 def _seeded(side: Side) -> bool:
@@ -95,7 +116,7 @@ def _means(record: Record, side: Side) -> bool:
 
 def _right_at(placed: Placed, side: Side, contrast: Contrast) -> Bools | None:
     verdicts, record = placed.verdicts, placed.record
-    column = _depth(contrast.depth, record)
+    column = _depth(contrast.scored_at(side), record)
     if column is None:
         return None
     if side.attack == CLEAN:

@@ -22,9 +22,13 @@ CLEAN = "none"
 """Attack of a side that is the clean images."""
 LEAF: Literal["leaf"] = "leaf"
 Depth = int | Literal["leaf"]
-ACCURACY, RANKS = "accuracy", "rank_preservation"
-MEASURES = (ACCURACY, RANKS)
-"""What of a sample is compared: whether it is right, or how much of the backbone's top five leaves it keeps."""
+ACCURACY, RANKS, SUCCESS, RADIUS, MARGIN = "accuracy", "rank_preservation", "success", "radius", "margin"
+GROWTH = (RADIUS, MARGIN)
+"""Measures of a model rather than of its records: whether nodes lie further out than their parents, and margins of
+images are larger at the leaves than at the coarsest depth (``benchmarks/norms.py`` counts both)."""
+MEASURES = (ACCURACY, RANKS, SUCCESS, *GROWTH)
+"""What of a sample is compared: whether it is right; how much of the backbone's top five leaves it keeps; whether the
+attack broke it, of those that both sides have right when clean; and ``GROWTH``."""
 SPLITS = ("all", "seen", "unseen")
 """Classes whose images count; ``seen``: those of the class split that training may use."""
 
@@ -44,6 +48,8 @@ class Side:
     """Prompts of the record; None is the protocol's."""
     tree: str | None = None
     """Class tree of the record; None is the protocol's."""
+    depth: Depth | None = None
+    """Depth it is scored at; None is the contrast's."""
 
     def condition(self) -> str:
         """What is done to the model, in words."""
@@ -70,9 +76,11 @@ class Contrast:
     def words(self) -> str:
         """The difference in words: what both sides share is said once."""
         one, other = self.first, self.second
+        if self.measure in GROWTH:
+            return f"{one.model}: {_GROWN[self.measure]}"
         first, second = one.condition(), other.condition()
         shared = "" if one.template is None or one.template != other.template else f', "{one.template}"'
-        shared += "" if self.measure == ACCURACY else ", rank preservation"
+        shared += {RANKS: ", rank preservation", SUCCESS: ", broken of what both have right"}.get(self.measure, "")
         if one.tree == other.tree:
             shared += "" if one.tree is None else f", tree {one.tree}"
         else:
@@ -82,6 +90,16 @@ class Contrast:
         if first == second:
             return f"{one.model} − {other.model}: {first}{shared}"
         return f"{one.model}, {first} − {other.model}, {second}{shared}"
+
+    def scored_at(self, side: Side) -> Depth:
+        """Return the depth that a side is scored at."""
+        return self.depth if side.depth is None else side.depth
+
+
+_GROWN = {
+    RADIUS: "nodes further out than their parents − the others",
+    MARGIN: "images of larger margin at the leaves than at depth 1 − the others",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +156,10 @@ _TOP = {"name": str, "title": str, "protocol": str, "seeds": list, "claim": list
 _CLAIM = {"id": str, "statement": str, "source": str, "printed": str, "otherwise": str, "contrast": list}
 _QUOTE = re.compile(r"\{([^{}|]+)\|([^{}|]+)\|([^{}|]+)\}")
 """A reported figure: ``{method|data set|metric}``."""
-_SIDE = {"model": str, "attack": str, "aimed": (int, str), "eps": str, "template": str, "tree": str, "stopped_by": str}
+_SIDE = {
+    "model": str, "attack": str, "aimed": (int, str), "eps": str, "template": str, "tree": str, "stopped_by": str,
+    "depth": (int, str),
+}  # fmt: skip
 _CONTRAST = {
     "datasets": list, "models": list, "depths": list, "scored_by": str, "classes": str, "eps": str, "first": dict,
     "second": dict, "least": (int, float), "measure": str,
@@ -216,6 +237,8 @@ class _Reader:
         return _QUOTE.sub(figure, text)
 
     def contrasts(self, where: str, table: Any, eps: Mapping[str, str]) -> list[Contrast]:
+        if isinstance(table, dict) and table.get("measure") in GROWTH:
+            return self.growth(where, table, eps)
         self.table(where, table, _CONTRAST, needed=("datasets", "depths", "first", "second"))
         scored_by = table.get("scored_by", "rollup")
         if scored_by not in SCORINGS:
@@ -235,9 +258,7 @@ class _Reader:
             self.texts(f"{where}.models", table["models"]) if "models" in table else (None,)
         )
         made = []
-        for dataset in self.texts(f"{where}.datasets", table["datasets"]):
-            if dataset not in eps:
-                self.refuse(f"{where}.datasets", f"{dataset!r} is none of the protocol's: {', '.join(eps)}")
+        for dataset in self.datasets(where, table, eps):
             for model in models:
                 base = {"model": model, "eps": table.get("eps", eps[dataset]), "stopped_by": scored_by}
                 sides = [self.side(f"{where}.{key}", table[key], base) for key in ("first", "second")]
@@ -258,13 +279,36 @@ class _Reader:
                     )
         return made
 
+    def growth(self, where: str, table: Any, eps: Mapping[str, str]) -> list[Contrast]:
+        """Return the contrasts of a measure of models: they have no sides, attacks or depths of their own."""
+        known = {key: _CONTRAST[key] for key in ("datasets", "models", "measure")}
+        self.table(where, table, known, needed=("datasets", "models"))
+        sides = [
+            (dataset, Side(model=model, attack=CLEAN, stopped_by="direct", eps=eps[dataset]))
+            for dataset in self.datasets(where, table, eps)
+            for model in self.texts(f"{where}.models", table["models"])
+        ]
+        return [
+            Contrast(dataset=dataset, depth=LEAF, scored_by="direct", classes="all", first=side, second=side, least=0.0,
+                     measure=table["measure"])
+            for dataset, side in sides
+        ]  # fmt: skip
+
+    def datasets(self, where: str, table: Any, eps: Mapping[str, str]) -> tuple[str, ...]:
+        found = self.texts(f"{where}.datasets", table["datasets"])
+        strange = next((name for name in found if name not in eps), None)
+        if strange is not None:
+            self.refuse(f"{where}.datasets", f"{strange!r} is none of the protocol's: {', '.join(eps)}")
+        return found
+
     def side(self, where: str, table: Any, base: Mapping[str, str | None]) -> Side:
         self.table(where, table, _SIDE, needed=("attack",))
         values = {**base, **table}
         if values["model"] is None:
             self.refuse(f"{where}.model", "missing: name it here, or models for both sides")
-        if "aimed" in table:
-            values["aimed"] = self.depth(f"{where}.aimed", table["aimed"])
+        for key in ("aimed", "depth"):
+            if key in table:
+                values[key] = self.depth(f"{where}.{key}", table[key])
         return Side(**values)
 
     def tree(self, where: str, dataset: str, name: str | None) -> None:

@@ -19,7 +19,7 @@ from hierbench.evaluation.statistics import (
     smallest_detectable_mean,
 )
 from hierbench.reporting.claims.evidence import Evidence, Pair
-from hierbench.reporting.claims.file import ACCURACY, Claim, ClaimsFile, Contrast
+from hierbench.reporting.claims.file import RANKS, Claim, ClaimsFile, Contrast
 
 Verdict = Literal["held", "did not hold", "not shown", "not measured"]
 SIGNIFICANCE = 0.05
@@ -91,7 +91,7 @@ def _finding(contrast: Contrast, pairs: Sequence[Pair | None]) -> Finding:
     if not there:
         return Finding(contrast, 0, (), (), None, None, None, None, None, None, "not measured")
     differences = tuple(float(np.mean(p.first) - np.mean(p.second)) for p in there)
-    test = mcnemar if contrast.measure == ACCURACY else sign_flip
+    test = sign_flip if contrast.measure == RANKS else mcnemar
     tests = tuple(test(p.first, p.second) for p in there)
     low, high = _seed_interval(differences)
     return Finding(
@@ -111,7 +111,7 @@ def _finding(contrast: Contrast, pairs: Sequence[Pair | None]) -> Finding:
 
 def _detectable(pairs: Sequence[Pair], measure: str) -> float:
     samples = min(len(pair.first) for pair in pairs)
-    if measure != ACCURACY:
+    if measure == RANKS:
         deviation = float(np.mean([np.std(pair.first - pair.second, ddof=1) for pair in pairs]))
         return smallest_detectable_mean(samples, deviation)
     share = float(np.mean([np.mean(pair.first != pair.second) for pair in pairs]))

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from hierbench.board.ledger import Placed
 from hierbench.reporting.claims.evidence import Evidence
-from hierbench.reporting.claims.file import LEAF, ClaimsFile, Contrast
+from hierbench.reporting.claims.file import GROWTH, ClaimsFile, Contrast
+from hierbench.reporting.claims.growth import read_growth
 from hierbench.reporting.claims.judge import MIN_SEEDS, Finding, Judged, judge
 from hierbench.reporting.collect import Selection
 from hierbench.reporting.standings import gather
@@ -26,7 +27,7 @@ def claims_report(claims: ClaimsFile, records: Path) -> Report:
 def judged_records(claims: ClaimsFile, records: Path) -> tuple[tuple[Judged, ...], list[Placed]]:
     """Return the claims as a folder of records bears them out, and the records that were looked at."""
     placed = [p for p in gather(records, Selection(protocol=claims.protocol)) if not p.record.checks.failed]
-    return judge(claims, Evidence(placed)), placed
+    return judge(claims, Evidence(placed, read_growth(claims.protocol))), placed
 
 
 def _summary(claims: ClaimsFile, judged: Sequence[Judged], placed: Sequence[Placed]) -> Table:
@@ -59,6 +60,8 @@ def _details(claims: ClaimsFile, judged: Sequence[Judged]) -> Table:
     notes = (
         "contrast: accuracy of the first less that of the second at that depth, in points, mean over the seeds with "
         "the 95 % t-interval; the claim says it is above 0",
+        "broken of what both have right: the share that the attack broke of the samples right at both depths when "
+        "clean; further out, larger margin: the share of nodes or images that do less the share that do not",
         "p: exact McNemar over the samples, or a paired sign flip for rank preservation; the largest of the seeds; "
         "Holm: over all rows measured",
         "detectable: smallest difference one seed finds with 80 % power (–: none, the two disagree too rarely)",
@@ -78,7 +81,7 @@ def _line(finding: Finding) -> Line:
     return (
         Value(contrast.words()),
         Value(_place(contrast)),
-        Value("leaf" if contrast.depth == LEAF else contrast.depth),
+        Value(_scored_at(contrast)),
         Value(finding.samples or None, "integer"),
         Value(finding.seeds, "integer"),
         mean,
@@ -90,7 +93,17 @@ def _line(finding: Finding) -> Line:
     )
 
 
+def _scored_at(contrast: Contrast) -> str | int:
+    """Return the depth of both sides, or of each; empty where it is no matter of one depth."""
+    if contrast.measure in GROWTH:
+        return ""
+    depths = dict.fromkeys(contrast.scored_at(side) for side in (contrast.first, contrast.second))
+    return next(iter(depths)) if len(depths) == 1 else " and ".join(map(str, depths))
+
+
 def _place(contrast: Contrast) -> str:
+    if contrast.measure in GROWTH:
+        return contrast.dataset
     words = [contrast.dataset, f"{contrast.first.eps}"]
     words += [] if contrast.scored_by == "rollup" else [contrast.scored_by]
     words += [] if contrast.classes == "all" else [f"{contrast.classes} classes"]
@@ -106,7 +119,7 @@ def _rows(claims: ClaimsFile, judged: Sequence[Judged]) -> list[Row]:
             for name, side in (("first", contrast.first), ("second", contrast.second)):
                 sides |= {f"{name}_model": side.model, f"{name}_attack": side.attack, f"{name}_aimed": side.aimed,
                           f"{name}_eps": side.eps, f"{name}_template": side.template,
-                          f"{name}_tree": side.tree}  # fmt: skip
+                          f"{name}_tree": side.tree, f"{name}_depth": contrast.scored_at(side)}  # fmt: skip
             rows.append(
                 {
                     "claims": claims.name,

@@ -1,0 +1,41 @@
+"""Whether nodes and margins grow with depth in a model: what ``benchmarks/norms.py`` counted, for claims."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from hierbench.errors import InputError
+from hierbench.paths import data_dir
+from hierbench.reporting.claims.evidence import Grown, Pair
+from hierbench.reporting.claims.file import GROWTH
+
+
+def read_growth(protocol: str, path: Path | None = None) -> dict[Grown, Pair]:
+    """Return for each model and data set of a protocol what grew (first) and what shrank (second).
+
+    ``path``: the script's record, by default the one that hierbench brings along. A pair is over the edges of the tree
+    (``radius``) or over images (``margin``), so that its exact McNemar test is the sign test. A record that cannot be
+    read raises ``InputError``.
+    """
+    path = path or data_dir() / "leaderboard" / "measurements" / "norms.json"
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        found = {}
+        for row in rows:
+            model, _, dataset = row["cell"].partition("/")
+            for measure in GROWTH if row["protocol"] == protocol else ():
+                counted = row["growth"][measure]
+                found[Grown(model, dataset, measure)] = _pair(counted["n"], counted["grew"], counted["shrank"])
+        return found
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: not a record of benchmarks/norms.py ({type(error).__name__}: {error})") from None
+
+
+def _pair(count: int, grew: int, shrank: int) -> Pair:
+    if not 0 <= grew + shrank <= count or min(grew, shrank) < 0 or not count:
+        raise ValueError(f"{grew} that grew and {shrank} that shrank are not of {count}")
+    place = np.arange(count)
+    return Pair(place < grew, place >= count - shrank)

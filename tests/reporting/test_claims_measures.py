@@ -1,0 +1,180 @@
+"""What claims compare besides accuracy: what an attack broke, and whether nodes and margins grow with depth."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hierbench.errors import InputError
+from hierbench.evaluation.statistics import mcnemar
+from hierbench.hierarchy.catalogue import load_hierarchy
+from hierbench.reporting.claims.evidence import Evidence, Grown
+from hierbench.reporting.claims.file import Claim, read_claims
+from hierbench.reporting.claims.growth import read_growth
+from hierbench.reporting.claims.judge import judge
+from hierbench.reporting.claims.report import claims_report
+from hierbench.reporting.collect import Selection
+from hierbench.reporting.standings import gather
+
+ROOT = Path(__file__).parents[2]
+STUDY = ROOT / "leaderboard" / "study"
+TEXT = """
+name = "test"
+title = "Claims of a test"
+protocol = "tiny-v1"
+seeds = ["-s1", "-s2", "-s3"]
+[[claim]]
+id = "one"
+statement = "Texts of many classes break more"
+source = "a test"
+printed = "nothing"
+otherwise = "nobody knows"
+"""
+SUCCESS = """
+[[claim.contrast]]
+models = ["clean_ft.tiny"]
+datasets = ["cifar100"]
+depths = ["leaf"]
+scored_by = "direct"
+measure = "success"
+first = { attack = "text_synonyms", aimed = "leaf" }
+second = { attack = "text_synonyms", aimed = 2, depth = 2 }
+"""
+GROWTH = """
+[[claim.contrast]]
+models = ["hier_aft.tiny"]
+datasets = ["cifar100"]
+measure = "radius"
+"""
+
+
+@pytest.fixture
+def claim(tmp_path: Path) -> Callable[[str], Any]:
+    def read(contrast: str) -> Any:
+        path = tmp_path / "claims.toml"
+        path.write_text(TEXT + contrast, encoding="utf-8")
+        return read_claims(path)
+
+    return read
+
+
+def test_success_is_counted_over_what_both_sides_have_right(claim: Callable[[str], Any]) -> None:
+    evidence = Evidence(gather(STUDY, Selection(protocol="tiny-v1", model="clean_ft", attack="text_synonyms")))
+    ((finding,),) = [entry.findings for entry in judge(claim(SUCCESS), evidence)]
+    assert finding.seeds == 3
+    samples = []
+    for seed, difference, test in zip((1, 2, 3), finding.differences, finding.tests, strict=True):
+        (path,) = (STUDY / "tiny-v1" / f"clean_ft.tiny-s{seed}").glob("*.text_synonyms.direct.*.parquet")
+        rows = pd.read_parquet(path)
+        rows = rows[~rows["clean_broken_direct_d5"] & ~rows["clean_broken_direct_d2"]]
+        leaf, above = rows["attack_d5_broken_direct_d5"], rows["attack_d2_broken_direct_d2"]
+        assert difference == pytest.approx(leaf.mean() - above.mean())
+        assert test == mcnemar(leaf, above)
+        samples.append(len(rows))
+    assert finding.samples == min(samples) < 300
+
+
+def test_a_side_scored_at_another_depth_says_so(claim: Callable[[str], Any]) -> None:
+    table = claims_report(claim(SUCCESS), STUDY).tables[1]
+    line = next(row for row in table.rows if str(row[0].content).startswith("clean_ft"))
+    assert "broken of what both have right" in str(line[0].content) and line[2].content == "leaf and 2"
+
+
+def norms(tmp_path: Path, **row: Any) -> Path:
+    path = tmp_path / "norms.json"
+    whole = {"cell": "hier_aft.tiny-s1/cifar100", "protocol": "tiny-v1",
+             "growth": {name: {"n": 10, "grew": 7, "shrank": 2} for name in ("radius", "margin")}, **row}  # fmt: skip
+    path.write_text(json.dumps({"rows": [whole]}), encoding="utf-8")
+    return path
+
+
+def test_growth_is_the_share_that_grew_less_the_share_that_shrank(claim: Callable[[str], Any], tmp_path: Path) -> None:
+    evidence = Evidence([], read_growth("tiny-v1", norms(tmp_path)))
+    ((finding,),) = [entry.findings for entry in judge(claim(GROWTH), evidence)]
+    assert finding.differences == (pytest.approx(0.5),) and finding.samples == 10
+    assert finding.p_value == pytest.approx(2 * sum((1, 9, 36)) / 2**9), "the exact sign test of 7 against 2"
+    assert finding.verdict == "not shown", "one seed shows nothing"
+    assert read_growth("digits-v1", norms(tmp_path)) == {}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"growth": {"radius": {"n": 3, "grew": 2, "shrank": 2}, "margin": {"n": 1, "grew": 1, "shrank": 0}}},
+        {"growth": {"radius": {"n": 0, "grew": 0, "shrank": 0}, "margin": {"n": 1, "grew": 1, "shrank": 0}}},
+        {"growth": {}},
+        {"growth": None},
+    ],
+)
+def test_counts_that_cannot_be_are_refused(tmp_path: Path, row: dict[str, Any]) -> None:
+    path = norms(tmp_path, **row)
+    with pytest.raises(InputError, match=r"norms\.json: not a record of benchmarks/norms\.py"):
+        read_growth("tiny-v1", path)
+    with pytest.raises(InputError, match=r"none\.json: not a record"):
+        read_growth("tiny-v1", tmp_path / "none.json")
+
+
+def test_the_project_s_own_counts_are_read() -> None:
+    found = read_growth("tiny-v1")
+    assert Grown("hier_aft.tiny", "cifar100", "radius") in found
+    edges = sum(len(load_hierarchy("cifar100").level(depth)) for depth in range(2, 6))
+    assert len(found[Grown("hier_aft.tiny", "cifar100", "radius")].first) == edges
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ('measure = "radius"\ndepths = [1]', "depths: known are datasets, models, measure"),
+        ('measure = "margin"\nfirst = { attack = "none" }', "first: known are"),
+        ('measure = "size"', "measure: 'size' is none of accuracy, rank_preservation, success, radius, margin"),
+    ],
+)
+def test_a_measure_of_models_has_no_sides(claim: Callable[[str], Any], change: str, reason: str) -> None:
+    whole = GROWTH.replace('measure = "radius"', change)
+    if "size" in change:
+        whole += 'depths = [1]\nfirst = { attack = "none" }\nsecond = { attack = "none" }\n'
+    with pytest.raises(InputError) as caught:
+        claim(whole)
+    assert reason in str(caught.value)
+
+
+def test_a_side_s_depth_is_checked(claim: Callable[[str], Any]) -> None:
+    with pytest.raises(InputError, match=r"second\.depth: 0 is no depth"):
+        claim(SUCCESS.replace("depth = 2 }", "depth = 0 }"))
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    """``benchmarks/norms.py``."""
+    folder = ROOT / "benchmarks"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        spec = importlib.util.spec_from_file_location("norms_script", folder / "norms.py")
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        patch.setitem(sys.modules, "norms_script", module)
+        spec.loader.exec_module(module)
+    return module
+
+
+def test_an_edge_is_a_node_and_its_parent(script: ModuleType) -> None:
+    leaf_to_node = np.array([[0, 0, 1, 1], [0, 1, 2, 2], [0, 1, 2, 3]])
+    radii = [np.array([0.1, 0.4]), np.array([0.2, 0.3, 0.4]), np.array([0.5, 0.1, 0.6, 0.4])]
+    found = list(script.edges(radii, leaf_to_node))
+    assert [np.round(part, 6).tolist() for part in found] == [[0.1, 0.2, 0.0], [0.3, -0.2, 0.2, 0.0]]
+    assert script.counted(np.concatenate(found)) == {"n": 7, "grew": 4, "shrank": 1}
+
+
+def test_a_claim_may_be_of_growth_alone(claim: Callable[[str], Any]) -> None:
+    (read,) = claim(GROWTH).claims
+    assert isinstance(read, Claim)
+    assert read.contrasts[0].words() == "hier_aft.tiny: nodes further out than their parents − the others"
