@@ -167,10 +167,10 @@ def script() -> ModuleType:
 
 
 def test_an_edge_is_a_node_and_its_parent(script: ModuleType) -> None:
-    leaf_to_node = np.array([[0, 0, 1, 1], [0, 1, 2, 2], [0, 1, 2, 3]])
+    leaf_to_node = np.array([[0, 0, 0, 1], [0, 0, 1, 2], [0, 1, 2, 3]])
     radii = [np.array([0.1, 0.4]), np.array([0.2, 0.3, 0.4]), np.array([0.5, 0.1, 0.6, 0.4])]
     found = list(script.edges(radii, leaf_to_node))
-    assert [np.round(part, 6).tolist() for part in found] == [[0.1, 0.2, 0.0], [0.3, -0.2, 0.2, 0.0]]
+    assert [np.round(part, 6).tolist() for part in found] == [[0.1, 0.2, 0.0], [0.3, -0.1, 0.3, 0.0]]
     assert script.counted(np.concatenate(found)) == {"n": 7, "grew": 4, "shrank": 1}
 
 
