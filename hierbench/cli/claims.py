@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hierbench.cli.table import Format, write
+from hierbench.cli.table import Format, Records, write
 
 
 def add_to(app: typer.Typer) -> None:
@@ -17,7 +17,7 @@ def add_to(app: typer.Typer) -> None:
 
 def claims(
     file: Annotated[str, typer.Argument(metavar="CLAIMS", help="A claims file, or the name of one brought along.")],
-    records: Annotated[Path | None, typer.Option(help="Folder of records. [./hierbench-results]")] = None,
+    records: Records = None,
     form: Annotated[Format, typer.Option("--format", help="How it is written.")] = Format.RICH,
     standalone: Annotated[bool, typer.Option("--standalone", help="LaTeX that compiles as it is.")] = False,
     out: Annotated[Path | None, typer.Option(help="File to write. [standard output]")] = None,
@@ -31,5 +31,5 @@ def claims(
     from hierbench.reporting.claims.file import find_claims, read_claims
     from hierbench.reporting.claims.report import claims_report
 
-    report = claims_report(read_claims(find_claims(file)), records or Path(RESULTS_FOLDER))
+    report = claims_report(read_claims(find_claims(file)), records or [Path(RESULTS_FOLDER)])
     write(report, form, out, standalone=standalone)

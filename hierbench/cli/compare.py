@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hierbench.cli.table import AIMED, CLASSES, Classes, Format, IntervalStyle, write
+from hierbench.cli.table import AIMED, CLASSES, Classes, Format, IntervalStyle, Records, write
 
 
 def add_to(app: typer.Typer) -> None:
@@ -18,7 +18,7 @@ def add_to(app: typer.Typer) -> None:
 def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="A model of the records, or a record's file.")],
     b: Annotated[str, typer.Argument(metavar="B", help="The other one.")],
-    records: Annotated[Path | None, typer.Option(help="Folder of records. [./hierbench-results]")] = None,
+    records: Records = None,
     protocol: Annotated[str | None, typer.Option(help="Protocol; these may be wildcards, or several: a,b.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Dataset.")] = None,
     tree: Annotated[str | None, typer.Option(help="Class tree.")] = None,
@@ -49,9 +49,9 @@ def compare(
     from hierbench.reporting.compare import compare_report, side
     from hierbench.reporting.standings import Shown
 
-    folder = records or Path(RESULTS_FOLDER)
+    folders = records or [Path(RESULTS_FOLDER)]
     selection = Selection(protocol=protocol, dataset=dataset, tree=tree, attack=attack, eps=eps, template=template)
-    first, second = (over_classes(side(word, folder, selection), classes.value) for word in (a, b))
+    first, second = (over_classes(side(word, folders, selection), classes.value) for word in (a, b))
     shown = Shown(read_scoring(scoring), aimed)
     depths = read_depths(depth, first[0].record.depths[-1].depth)
     report = compare_report(first, second, shown, depths=depths, every=every)

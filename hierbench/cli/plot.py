@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hierbench.cli.common import console
-from hierbench.cli.table import AIMED, CLASSES, Classes
+from hierbench.cli.table import AIMED, CLASSES, Classes, Records
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from hierbench.board.ledger import Placed
     from hierbench.reporting.standings import Shown
 
-Records = Annotated[Path | None, typer.Option(help="Folder or file of records. [./hierbench-results]")]
 Protocol = Annotated[str | None, typer.Option(help="Protocol; these may be wildcards, or several: a,b.")]
 Model = Annotated[str | None, typer.Option(help="Model, or defence.")]
 Dataset = Annotated[str | None, typer.Option(help="Dataset.")]
@@ -67,7 +66,7 @@ def claims(
     from hierbench.reporting.claims.report import judged_records
     from hierbench.reporting.plots.claims import draw_claims
 
-    judged, _ = judged_records(read_claims(find_claims(file)), records or Path(RESULTS_FOLDER))
+    judged, _ = judged_records(read_claims(find_claims(file)), records or [Path(RESULTS_FOLDER)])
     _say(draw_claims(judged, out, width=width))
 
 
@@ -171,7 +170,7 @@ def plane(
 
 
 def _gather(
-    records: Path | None,
+    records: list[Path] | None,
     protocol: str | None,
     model: str | None,
     dataset: str | None,
@@ -189,7 +188,7 @@ def _gather(
     wanted = Selection(
         protocol=protocol, model=model, dataset=dataset, tree=tree, attack=attack, eps=eps, template=template
     )
-    return over_classes(gather(records or Path(RESULTS_FOLDER), wanted), classes.value)
+    return over_classes(gather(records or [Path(RESULTS_FOLDER)], wanted), classes.value)
 
 
 def _depth(word: str | None, found: list[Placed]) -> int | None:

@@ -64,6 +64,11 @@ AIMED = "Robust: per sample the worst over every attack and attacked depth, or o
 CLASSES = "Images of classes that training may use, or of those that it may not (zero-shot)."
 
 
+Records = Annotated[
+    list[Path] | None, typer.Option(help="Folder or file of records; may be given several times. [./hierbench-results]")
+]
+
+
 def add_to(app: typer.Typer) -> None:
     """Add the command."""
     app.command("table")(table)
@@ -72,7 +77,7 @@ def add_to(app: typer.Typer) -> None:
 def table(
     layout: Annotated[Layout, typer.Option(help=LAYOUTS)] = Layout.DEPTHS,
     form: Annotated[Format, typer.Option("--format", help="How it is written.")] = Format.RICH,
-    records: Annotated[Path | None, typer.Option(help="Folder or file of records. [./hierbench-results]")] = None,
+    records: Records = None,
     protocol: Annotated[str | None, typer.Option(help="Protocol; these may be wildcards, or several: a,b.")] = None,
     model: Annotated[str | None, typer.Option(help="Model, or defence.")] = None,
     dataset: Annotated[str | None, typer.Option(help="Dataset.")] = None,
@@ -114,7 +119,7 @@ def table(
     )
     report = make_report(
         layout.value,
-        records or Path(RESULTS_FOLDER),
+        records or [Path(RESULTS_FOLDER)],
         selection,
         depth=depth,
         aimed=aimed,

@@ -11,7 +11,7 @@ from hierbench.reporting import layouts
 from hierbench.reporting.ablation import ablation_report
 from hierbench.reporting.attack_score import SCORINGS, attack_score_report
 from hierbench.reporting.classes import Classes, named_after, over_classes
-from hierbench.reporting.collect import Selection, collect_records
+from hierbench.reporting.collect import Folders, Selection, collect_records
 from hierbench.reporting.comparable import check_comparable
 from hierbench.reporting.methods import methods_datasets_report, methods_depths_report
 from hierbench.reporting.methods_along import methods_along_report
@@ -36,7 +36,7 @@ BY_RECORD = {
 
 def make_report(
     layout: LayoutName,
-    folder: Path,
+    folders: Folders,
     selection: Selection,
     *,
     depth: str | None = None,
@@ -48,21 +48,21 @@ def make_report(
     intervals: Intervals | None = None,
     flat: bool = False,
 ) -> Report:
-    """Return a layout of the wanted records under a folder, or raise ``InputError``.
+    """Return a layout of the wanted records under a folder, or several, or raise ``InputError``.
 
     In the layouts that show records one by one, ``selection.scoring`` chooses records; in the others it is what the
     verdicts are scored by. ``flat``: one long form is wanted, so that records must be comparable in every layout.
     """
     check_options(layout, depth=depth, aimed=aimed, classes=classes, baseline=baseline, reported=reported)
     if layout in BY_RECORD:
-        records = collect_records(folder, selection)
+        records = collect_records(folders, selection)
         if layout == "models" or flat:
             check_comparable(records)
         report = BY_RECORD[layout](records)
     else:
         scoring = selection.scoring
         shown = Shown(read_scoring(scoring), aimed)
-        placed = over_classes(gather(folder, replace(selection, scoring=None)), classes)
+        placed = over_classes(gather(folders, replace(selection, scoring=None)), classes)
         leaf = placed[0].record.depths[-1].depth
         figures = read_reported(reported_from) if reported or reported_from else ()
         if layout == "methods-datasets":

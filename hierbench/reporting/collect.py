@@ -79,19 +79,51 @@ def _meant(values: tuple[str, ...], pattern: str) -> bool:
     return any(fnmatch.fnmatchcase(value, pattern) for value in values)
 
 
-def collect_records(folder: Path, selection: Selection) -> list[Record]:
-    """Return the wanted records under a folder, by path; none, or a damaged one, raises ``InputError``."""
-    if folder.is_file():
-        paths = [folder]
-    elif folder.is_dir():
-        paths = record_paths(folder)
-    else:
-        raise InputError(f"--records: {folder} does not exist; 'hierbench eval' makes ./hierbench-results")
-    records = [record for record in map(read_record, paths) if selection.takes(record)]
+Folders = Path | Sequence[Path]
+"""Where records are looked for: a folder, a file, or several of them."""
+
+
+def as_folders(folders: Folders) -> tuple[Path, ...]:
+    """Return the folders, each of which must be there: else ``InputError``."""
+    found = (folders,) if isinstance(folders, Path) else tuple(dict.fromkeys(folders))
+    for folder in found:
+        if not folder.exists():
+            raise InputError(f"--records: {folder} does not exist; 'hierbench eval' makes ./hierbench-results")
+    return found
+
+
+def nothing_found(folders: Folders, selection: Selection, there: int) -> InputError:
+    """Return the error of a search that found no wanted record among those that are there."""
+    named = ", ".join(map(str, as_folders(folders)))
+    return InputError(f"--records: no record under {named} for {selection.words()} ({there} records are there)")
+
+
+class Once:
+    """Says of each record whether it is the first like it: one may lie in several folders."""
+
+    def __init__(self) -> None:
+        self._met: dict[str, list[Record]] = {}
+
+    def __call__(self, record: Record) -> bool:
+        """Return True for the first record of its content, and False for those after it."""
+        alike = self._met.setdefault(record.verdicts.sha256, [])
+        new = record not in alike
+        if new:
+            alike.append(record)
+        return new
+
+
+def collect_records(folders: Folders, selection: Selection) -> list[Record]:
+    """Return the wanted records of some folders, by path; none, or a damaged one, raises ``InputError``.
+
+    A record that lies in several folders counts once.
+    """
+    found = as_folders(folders)
+    paths = [path for folder in found for path in ([folder] if folder.is_file() else record_paths(folder))]
+    once = Once()
+    records = [record for record in map(read_record, paths) if selection.takes(record) and once(record)]
     if not records:
-        raise InputError(
-            f"--records: no record under {folder} for {selection.words()} ({len(paths)} records are there)"
-        )
+        raise nothing_found(folders, selection, len(paths))
     selection.check(records)
     return records
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from hierbench.board.ledger import Ground, Placed, Standing
 from hierbench.errors import InputError
 from hierbench.evaluation.records import Record
-from hierbench.reporting.collect import Selection
+from hierbench.reporting.collect import Folders, Selection
 from hierbench.reporting.comparable import SAME_GROUND, check_comparable, differences
 from hierbench.reporting.grid import GREY, first_record, remarks
 from hierbench.reporting.labels import ball
@@ -30,11 +30,11 @@ from hierbench.reporting.standings import (
 from hierbench.reporting.table import Report, Row, Table, Value
 
 
-def side(word: str, folder: Path, selection: Selection) -> list[Placed]:
+def side(word: str, folders: Folders, selection: Selection) -> list[Placed]:
     """Return the records of one side: those of a model's name, or one record's file."""
     if word.endswith(".json") or Path(word).is_dir():
         return gather(Path(word), selection)
-    found = gather(folder, selection)
+    found = gather(folders, selection)
     exact = [p for p in found if p.record.identity.model.name == word]
     if not exact:
         exact = [p for p in found if p.record.identity.model.defence == word]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +15,15 @@ if TYPE_CHECKING:
 
 
 def table_frame(
-    layout: LayoutName = "depths", records: str | PathLike[str] = "hierbench-results", **options: Any
+    layout: LayoutName = "depths",
+    records: str | PathLike[str] | Sequence[str | PathLike[str]] = "hierbench-results",
+    **options: Any,
 ) -> pandas.DataFrame:
     """Return a layout of some records as a frame: one line a figure's place, shares as fractions in [0, 1].
 
-    ``options`` are those of ``hierbench table``: ``protocol``, ``model``, ``dataset``, ``tree``, ``attack``,
-    ``scoring``, ``template``, ``eps`` (wildcards but for the last), ``depth``, ``aimed``, ``baseline``, ``reported``.
+    ``records``: a folder, or several. ``options`` are those of ``hierbench table``: ``protocol``, ``model``,
+    ``dataset``, ``tree``, ``attack``, ``scoring``, ``template``, ``eps`` (wildcards but for the last), ``depth``,
+    ``aimed``, ``classes``, ``baseline``, ``reported``.
     What was not measured is NaN. Raises ``InputError`` where records cannot be compared.
 
     >>> frame = table_frame("methods-depths", "leaderboard/records", protocol="digits-v1")  # doctest: +SKIP
@@ -35,7 +39,8 @@ def table_frame(
     rest = {name: value for name, value in options.items() if name not in names}
     if rest.get("depth") is not None:
         rest["depth"] = str(rest["depth"])
-    return to_frame(make_report(layout, Path(records), selection, flat=True, **rest))
+    folders = [records] if isinstance(records, str | PathLike) else records
+    return to_frame(make_report(layout, [Path(folder) for folder in folders], selection, flat=True, **rest))
 
 
 def to_frame(report: Report) -> pandas.DataFrame:

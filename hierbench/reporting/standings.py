@@ -19,7 +19,7 @@ from hierbench.evaluation.scores import proportion
 from hierbench.evaluation.storage import digest_file
 from hierbench.evaluation.stored import read_record, record_paths
 from hierbench.evaluation.verdicts import Bools
-from hierbench.reporting.collect import Selection
+from hierbench.reporting.collect import Folders, Once, Selection, as_folders, nothing_found
 from hierbench.reporting.labels import attack_labels
 from hierbench.reporting.rows import is_grey
 
@@ -60,28 +60,27 @@ class DepthFigures:
         return None if self.robust is None or not self.clean.count else self.robust.count / self.clean.count
 
 
-def gather(folder: Path, selection: Selection) -> list[Placed]:
-    """Return the wanted records under a folder or board with where they lie; none raises ``InputError``.
+def gather(folders: Folders, selection: Selection) -> list[Placed]:
+    """Return the wanted records under a folder or board, or several, with where they lie; none raises ``InputError``.
 
-    Records with a failed trust check are returned too, see ``trusted``.
+    Records with a failed trust check are returned too, see ``trusted``. One that lies in several folders counts once.
     """
-    if folder.is_file():
-        found = [Placed(read_record(folder), folder)]
-    elif not folder.is_dir():
-        raise InputError(f"--records: {folder} does not exist; 'hierbench eval' makes ./hierbench-results")
-    elif any((folder / part).is_dir() for part in PARTS):
-        found = [placed for entry in read_board(folder).entries for placed in entry.placed]
-    else:
-        named = (CARD_FILE, ATTACK_FILE)
-        paths = [path for path in record_paths(folder) if path.name not in named]
-        found = [Placed(read_record(path), path, _credit(path)) for path in paths]
-    wanted = [placed for placed in found if selection.takes(placed.record)]
+    found = [placed for folder in as_folders(folders) for placed in _under(folder)]
+    once = Once()
+    wanted = [placed for placed in found if selection.takes(placed.record) and once(placed.record)]
     if not wanted:
-        raise InputError(
-            f"--records: no record under {folder} for {selection.words()} ({len(found)} records are there)"
-        )
+        raise nothing_found(folders, selection, len(found))
     selection.check([placed.record for placed in wanted])
     return wanted
+
+
+def _under(folder: Path) -> list[Placed]:
+    if folder.is_file():
+        return [Placed(read_record(folder), folder)]
+    if any((folder / part).is_dir() for part in PARTS):
+        return [placed for entry in read_board(folder).entries for placed in entry.placed]
+    paths = [path for path in record_paths(folder) if path.name not in (CARD_FILE, ATTACK_FILE)]
+    return [Placed(read_record(path), path, _credit(path)) for path in paths]
 
 
 def _credit(path: Path) -> AttackCard | None:

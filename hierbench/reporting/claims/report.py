@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from hierbench.board.ledger import Placed
 from hierbench.reporting.claims.evidence import Evidence
 from hierbench.reporting.claims.file import GROWTH, ClaimsFile, Contrast
 from hierbench.reporting.claims.growth import read_growth
 from hierbench.reporting.claims.judge import MIN_SEEDS, Finding, Judged, judge
-from hierbench.reporting.collect import Selection
+from hierbench.reporting.collect import Folders, Selection
 from hierbench.reporting.standings import gather
 from hierbench.reporting.table import Report, Row, Table, Value
 
@@ -18,14 +17,14 @@ Line = tuple[Value, ...]
 FOUND = ("held", "did not hold", "not shown", "not measured")
 
 
-def claims_report(claims: ClaimsFile, records: Path) -> Report:
-    """Return the tables of a claims file over a folder of records; records that failed their checks do not count."""
+def claims_report(claims: ClaimsFile, records: Folders) -> Report:
+    """Return the tables of a claims file over folders of records; records that failed their checks do not count."""
     judged, placed = judged_records(claims, records)
     return Report((_summary(claims, judged, placed), _details(claims, judged)), tuple(_rows(claims, judged)))
 
 
-def judged_records(claims: ClaimsFile, records: Path) -> tuple[tuple[Judged, ...], list[Placed]]:
-    """Return the claims as a folder of records bears them out, and the records that were looked at."""
+def judged_records(claims: ClaimsFile, records: Folders) -> tuple[tuple[Judged, ...], list[Placed]]:
+    """Return the claims as folders of records bear them out, and the records that were looked at."""
     placed = [p for p in gather(records, Selection(protocol=claims.protocol)) if not p.record.checks.failed]
     return judge(claims, Evidence(placed, read_growth(claims.protocol))), placed
 
