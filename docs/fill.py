@@ -2,9 +2,11 @@
 
 A block starts with ``<!-- fill: WHAT -->`` and ends with ``<!-- end fill -->``. WHAT is either the arguments of
 ``hierbench table`` (of ``leaderboard/records``) or ``hierbench claims`` (of ``leaderboard/study``), ``backbone NAME``,
-``training``, ``cost PROTOCOL`` for what its trainings and records took, ``plans NAME ...`` for how many of their cells
-are done, ``digits-eps``, ``arithmetic`` for hours and memory that nobody measured, ``left-out NAME`` for a list of
-samples that are not scored, or ``benchmark NAME`` for what ``benchmarks/NAME.py --table`` prints.
+``training``, ``passes PROTOCOL NAME ...`` for what trainings of those names (wildcards) cost, ``cost PROTOCOL`` for
+what all of a protocol's trainings and records took, ``plans NAME ...`` for how many of their cells are done,
+``digits-eps``, ``arithmetic`` for hours and memory that nobody measured, ``left-out NAME`` for a list of samples that
+are not scored, or ``benchmark NAME`` for what ``benchmarks/NAME.py --table`` prints. A table may name further
+``--records``.
 No figure in those files is typed by hand:
 
     python docs/fill.py
@@ -13,6 +15,7 @@ No figure in those files is typed by hand:
 from __future__ import annotations
 
 import argparse
+import fnmatch
 import importlib
 import json
 import re
@@ -60,6 +63,8 @@ def make(what: str) -> str:
         return training()
     if kind == "cost":
         return cost(rest[0])
+    if kind == "passes":
+        return passes(rest[0], rest[1:])
     if kind == "plans":
         return plans(rest)
     if kind == "digits-eps":
@@ -147,16 +152,17 @@ def cost(protocol: str) -> str:
     variant = protocol.removesuffix("-v1")
     trainings = {
         "training the shipped models": (ROOT / "weights").glob(f"*.{variant}/training.json"),
-        "training the claims' seeds": (ROOT / "leaderboard" / "trainings" / protocol).glob("*.json"),
+        "training the seeds, controls and ablations": (ROOT / "leaderboard" / "trainings" / protocol).glob("*.json"),
     }
     for what, paths in trainings.items():
         runs = [json.loads(path.read_text(encoding="utf-8"))["run"] for path in paths]
-        passes = [(run["images"], run["forwards"], run["backwards"], run["seconds"]) for run in runs]
-        lines.append(_spent(what, passes))
-    for what, kind in (("evaluating the shipped models", "table"), ("evaluating the claims' seeds", "claims")):
+        spent = [(run["images"], run["forwards"], run["backwards"], run["seconds"]) for run in runs]
+        lines.append(_spent(what, spent))
+    parts = {"shipped models": "table", "seeds, controls and ablations": "claims"}
+    for what, kind in parts.items():
         records = [read_record(path) for path in record_paths(RECORDS[kind] / protocol)]
         costs = [(r.counts.scored, r.cost.forwards, r.cost.backwards, r.cost.seconds) for r in records]
-        lines.append(_spent(what, costs))
+        lines.append(_spent(f"evaluating the {what}", costs))
     lines += [
         "",
         "Hours of one process with one or two CPU threads, often beside others; passes say more than hours do.",
@@ -170,6 +176,28 @@ def _spent(what: str, parts: list[tuple[int, int, int, float]]) -> str:
         f"| {what} | {len(parts)} | {images:,} | {forwards:,} | {backwards:,} "
         f"| {sum(part[3] for part in parts) / 3600:.1f} |"
     )
+
+
+def passes(protocol: str, patterns: list[str]) -> str:
+    """Return what the trainings of some models cost: the shipped ones of a protocol, and those that ship records."""
+    variant = protocol.removesuffix("-v1")
+    found = {path.parent.name: path for path in (ROOT / "weights").glob(f"*.{variant}/training.json")}
+    found |= {path.stem: path for path in (ROOT / "leaderboard" / "trainings" / protocol).glob("*.json")}
+    lines = ["| model | seed | epochs | forwards | backwards | together | minutes |", "|---|--:|--:|--:|--:|--:|--:|"]
+    for pattern in patterns:
+        names = sorted(name for name in found if fnmatch.fnmatchcase(name, pattern))
+        if not names:
+            raise SystemExit(f"passes: no training of {protocol} is called {pattern}")
+        for name in names:
+            record = json.loads(found[name].read_text(encoding="utf-8"))
+            run = record["run"]
+            lines.append(
+                f"| {name} | {record['given']['seed']} | {run['epochs']:g} | {run['forwards']:,} "
+                f"| {run['backwards']:,} | {run['forwards'] + run['backwards']:,} | {run['seconds'] / 60:.0f} |"
+            )
+    records = f"`weights`, `leaderboard/trainings/{protocol}`"
+    lines += ["", f"Passes of one image through the image tower, the frozen backbone's among them. Records: {records}."]
+    return "\n".join(lines) + "\n"
 
 
 def plans(names: list[str]) -> str:

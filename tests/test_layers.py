@@ -14,7 +14,7 @@ import hierbench
 PACKAGE = Path(hierbench.__file__).parent
 FLOORS = [
     {"errors"},
-    {"registry", "paths", "processes"},
+    {"registry", "paths", "processes", "locking"},
     {"hierarchy", "wordnet"},
     {"datasets"},
     {"models"},

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hierbench.errors import InputError
 from hierbench.evaluation.storage import (
     DamagedFileWarning,
     atomic_write,
@@ -27,6 +26,7 @@ from hierbench.evaluation.storage import (
     digest_json,
     make_folder,
 )
+from hierbench.locking import sole_writer
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -162,24 +162,6 @@ def _decode(data: bytes, fingerprint: str) -> Arrays:
     return arrays
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a journal folder (made if missing) while the block runs.
-
-    A second holder raises ``InputError`` at once, and so does a folder that cannot be written. The operating system
-    frees the lock when its process ends, however it ends.
-    """
-    from filelock import FileLock, Timeout
-
-    make_folder(folder)
-    lock = FileLock(folder / LOCK, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise InputError(f"--out: another run is writing {folder}; wait for it or name another folder") from None
-    except OSError as error:
-        raise InputError(f"--out: cannot write in {folder} ({error.strerror or error})") from None
-    try:
-        yield
-    finally:
-        lock.release()
+def locked(folder: Path) -> AbstractContextManager[None]:
+    """Hold the lock of a journal folder (made if missing); a second holder raises ``InputError`` at once."""
+    return sole_writer(folder / LOCK, folder)

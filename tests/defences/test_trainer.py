@@ -244,6 +244,24 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, change: dict[str
     run(tmp_path, **change, resume=False)
 
 
+def test_two_trainings_do_not_share_a_folder(tmp_path: Path) -> None:
+    """Each would write the other's checkpoint."""
+
+    def second(progress: Any) -> None:
+        if progress.step == 2:
+            before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+            with pytest.raises(InputError, match=r"another run is writing .*; wait for it or name another folder"):
+                run(tmp_path)
+            assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+            asked.append(progress.step)
+
+    asked: list[int] = []
+    done = run(tmp_path, progress=second)
+    assert asked == [2] and (tmp_path / "training.json").exists()
+    assert not list(tmp_path.glob(".*lock")), "nothing is left of the lock"
+    assert same(tensors(done.model), tensors(run(tmp_path / "alone").model))
+
+
 def test_a_damaged_checkpoint_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / CHECKPOINT_FILE).write_bytes(b"\x00" * 50)
     with pytest.raises(InputError, match=CHECKPOINT_FILE):

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from hierbench.errors import HierbenchError, InputError
 from hierbench.hierarchy.errors import one_line, shown
 from hierbench.hierarchy.strict_json import parse_json, read_bytes
 from hierbench.hierarchy.write import write_atomically
+from hierbench.locking import sole_writer
 
 FORMAT = 1
 MAX_BYTES = 128 * 2**20
@@ -91,26 +91,9 @@ class Journal:
                 )
 
 
-@contextmanager
-def locked(out: Path) -> Iterator[None]:
-    """Hold the lock beside ``out`` while the block runs; a second holder raises ``InputError`` at once."""
-    from filelock import FileLock, Timeout
-
-    path = out.with_name(f".{out.name}.lock")
-    lock = FileLock(path, timeout=0)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout:
-        raise InputError(f"--out: another run is writing {out}; wait for it or name another file") from None
-    except OSError as error:
-        raise InputError(f"--out: cannot write in {path.parent} ({error.strerror or error})") from None
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):  # where an open file cannot be removed it stays, and does no harm
-            path.unlink()
-        lock.release()
+def locked(out: Path) -> AbstractContextManager[None]:
+    """Hold the lock beside ``out``; a second holder raises ``InputError`` at once."""
+    return sole_writer(out.with_name(f".{out.name}.lock"), out, kind="file")
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from hierbench.defences.training.weights import scopes_of
 from hierbench.errors import InputError
 from hierbench.hierarchy.shuffle import shuffle
 from hierbench.hierarchy.tree import Forest
+from hierbench.locking import sole_writer
 
 if TYPE_CHECKING:
     from hierbench.attacks.threat import ThreatModel
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from hierbench.models.zeroshot import ZeroShotModel
 
 RECORD_FILE = "training.json"
+LOCK_FILE = ".training.lock"
 
 __all__ = ["RECORD_FILE", "TrainProgress", "TrainResult", "TrainingInterruptedError", "train"]
 
@@ -85,7 +88,8 @@ def train(
         validation: images that nothing trains on; the first ``training.validation_images`` of the trained classes, in
             the order of ``ImageSet.limited``, are watched. None watches nothing.
         recipe: where the settings come from, for the record.
-        resume: go on from a checkpoint in ``out_dir``; one of another run raises ``InputError``.
+        resume: go on from a checkpoint in ``out_dir``; one of another run raises ``InputError``, and so does another
+            run that is writing there.
         progress: called after every step.
         should_stop: asked after every step; True writes a checkpoint and raises ``TrainingInterruptedError``.
 
@@ -158,13 +162,15 @@ def train(
         watch=watch,
         processes=processes,
     )
-    run.open(resume=resume)
-    run.go(progress, should_stop)
-    record = training_record(
-        identity=identity, model=model, images=images, plan=plan, training=training, run=run.summary()
-    )
-    if processes.leads:
-        write_json(Path(out_dir) / RECORD_FILE, record)
+    out_dir = Path(out_dir)
+    with sole_writer(out_dir / LOCK_FILE, out_dir) if processes.leads else nullcontext():
+        run.open(resume=resume)
+        run.go(progress, should_stop)
+        record = training_record(
+            identity=identity, model=model, images=images, plan=plan, training=training, run=run.summary()
+        )
+        if processes.leads:
+            write_json(out_dir / RECORD_FILE, record)
     return TrainResult(model=model, record=record, steps=run.step, seconds=run.seconds, leads=processes.leads)
 
 
