@@ -104,7 +104,7 @@ def measure(name: str, dataset: str, limit: int, seed: int) -> dict[str, Any]:
         "protocol": protocol.name,
         "n": len(images),
         "growth": {
-            "radius": counted(np.concatenate(list(edges(radii, bound.layout.leaf_to_node.numpy())))),
+            "radius": counted(np.concatenate(list(outward(radii, bound.layout.leaf_to_node.numpy())))),
             "margin": counted(found[-1] - found[0]),
         },
         "weights_hash": model.weights_hash,
@@ -119,11 +119,15 @@ def margins(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     return own - logits.scatter(1, truth[:, None], -torch.inf).amax(dim=1)
 
 
-def edges(radii: Sequence[np.ndarray], leaf_to_node: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield, for each depth but the coarsest, the radius of its nodes less that of their parents."""
-    for above, (parents, nodes) in enumerate(itertools.pairwise(leaf_to_node)):
+def outward(radii: Sequence[np.ndarray], leaf_to_node: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield, for each depth but the leaves, the mean radius of each node's children less its own.
+
+    A node counts once however many children it has: edges of one parent share its radius, and would not be independent.
+    """
+    for depth, (parents, nodes) in enumerate(itertools.pairwise(leaf_to_node)):
         first = np.unique(nodes, return_index=True)[1]
-        yield radii[above + 1] - radii[above][parents[first]]
+        of, children = parents[first], radii[depth + 1]
+        yield np.bincount(of, weights=children) / np.bincount(of) - radii[depth]
 
 
 def counted(differences: np.ndarray) -> dict[str, int]:

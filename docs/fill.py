@@ -82,7 +82,10 @@ def run_command(command: str, arguments: list[str]) -> str:
     """Return what ``hierbench table`` or ``hierbench claims`` prints for the committed records."""
     from hierbench.cli.app import app
 
-    result = CliRunner().invoke(app, [command, "--format", "markdown", "--records", str(RECORDS[command]), *arguments])
+    before = ["", *arguments[:-1]]
+    before = ["", *arguments[:-1]]
+    more = [str(ROOT / word) if flag == "--records" else word for flag, word in zip(before, arguments, strict=True)]
+    result = CliRunner().invoke(app, [command, "--format", "markdown", "--records", str(RECORDS[command]), *more])
     if result.exit_code != 0:
         raise SystemExit(f"hierbench {command} {shlex.join(arguments)}: {result.output}{result.exception}")
     return result.output

@@ -43,19 +43,21 @@ def compare(
     the smallest difference that could have been found. What cannot be compared is refused.
     """
     from hierbench.evaluation.request import RESULTS_FOLDER
-    from hierbench.reporting.build import read_depths, read_scoring, with_intervals
+    from hierbench.reporting.build import with_intervals
     from hierbench.reporting.classes import named_after, over_classes
     from hierbench.reporting.collect import Selection
     from hierbench.reporting.compare import compare_report, side
+    from hierbench.reporting.options import read_scoring
     from hierbench.reporting.standings import Shown
 
     folders = records or [Path(RESULTS_FOLDER)]
     selection = Selection(protocol=protocol, dataset=dataset, tree=tree, attack=attack, eps=eps, template=template)
-    first, second = (over_classes(side(word, folders, selection), classes.value) for word in (a, b))
+    sides = [side(word, folders, selection) for word in (a, b)]
+    narrowed = over_classes([*sides[0], *sides[1]], classes.value)
+    first, second = (narrowed.of(found) for found in sides)
     shown = Shown(read_scoring(scoring), aimed)
-    depths = read_depths(depth, first[0].record.depths[-1].depth)
-    report = compare_report(first, second, shown, depths=depths, every=every)
-    report = named_after(report, [*first, *second], classes.value)
+    report = compare_report(first, second, shown, depth=depth, every=every)
+    report = named_after(report, narrowed, classes.value)
     if intervals is not None:
         report = with_intervals(report, intervals.value)
     write(report, form, out, standalone=standalone)

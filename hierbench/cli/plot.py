@@ -11,9 +11,10 @@ from hierbench.cli.common import console
 from hierbench.cli.table import AIMED, CLASSES, Classes, Records
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from hierbench.board.ledger import Placed
+    from hierbench.reporting.classes import Narrowed
     from hierbench.reporting.standings import Shown
 
 Protocol = Annotated[str | None, typer.Option(help="Protocol; these may be wildcards, or several: a,b.")]
@@ -24,7 +25,7 @@ Attack = Annotated[str | None, typer.Option(help="Attack.")]
 Eps = Annotated[str | None, typer.Option(help="Radius, such as 4/255.")]
 Template = Annotated[str | None, typer.Option(help="Prompt template, or a wildcard.")]
 Scoring = Annotated[str | None, typer.Option(help="What scores the verdicts: rollup or direct. [rollup]")]
-Of = Annotated[Classes, typer.Option("--classes", help=CLASSES)]
+OfClasses = Annotated[Classes, typer.Option("--classes", help=CLASSES)]
 Aimed = Annotated[bool, typer.Option("--aimed/--worst", help=AIMED)]
 Depth = Annotated[str | None, typer.Option(help="One depth, such as 1. [leaf]")]
 Out = Annotated[Path, typer.Option(help="Picture to write: .pdf, .svg or .png.")]
@@ -81,18 +82,18 @@ def depths(
     template: Template = None,
     scoring: Scoring = None,
     aimed: Aimed = False,
-    classes: Of = Classes.ALL,
+    classes: OfClasses = Classes.ALL,
     width: Width = 3.3,
     out: Out = Path("depths.pdf"),
 ) -> None:
     """Draw robust accuracy over depth, a line a model, with its clean accuracy and Wilson bands."""
-    from hierbench.reporting.build import read_scoring
+    from hierbench.reporting.options import read_scoring
     from hierbench.reporting.plots.lines import draw_depths
     from hierbench.reporting.standings import Shown
 
     found = _gather(records, protocol, model, dataset, tree, attack, eps, template, classes)
     shown = Shown(read_scoring(scoring), aimed)
-    _say(draw_depths(found, shown, out, width=width), _notes(found, shown, classes))
+    _say(draw_depths(found.placed, shown, out, width=width), _caption(found, shown))
 
 
 def eps(
@@ -106,19 +107,19 @@ def eps(
     scoring: Scoring = None,
     depth: Depth = None,
     aimed: Aimed = False,
-    classes: Of = Classes.ALL,
+    classes: OfClasses = Classes.ALL,
     width: Width = 3.3,
     out: Out = Path("eps.pdf"),
 ) -> None:
     """Draw robust accuracy over eps at one depth, from records at several; eps 0 is the clean accuracy."""
-    from hierbench.reporting.build import read_scoring
+    from hierbench.reporting.options import read_scoring
     from hierbench.reporting.plots.lines import at_one_place, draw_eps
     from hierbench.reporting.standings import Shown
 
     gathered = _gather(records, protocol, model, dataset, tree, attack, None, template, classes)
     shown = Shown(read_scoring(scoring), aimed)
-    found = at_one_place(gathered, shown, depth=_depth(depth, gathered))
-    _say(draw_eps(found, shown, out, width=width), [*found.notes(shown), *_of(gathered, classes)])
+    found = at_one_place(gathered.placed, shown, depth=_depth(depth, gathered.placed))
+    _say(draw_eps(found, shown, out, width=width), [*found.notes(shown), *_of_classes(gathered)])
 
 
 def transfer(
@@ -131,16 +132,16 @@ def transfer(
     eps: Eps = None,
     template: Template = None,
     scoring: Scoring = None,
-    classes: Of = Classes.ALL,
+    classes: OfClasses = Classes.ALL,
     width: Width = 3.3,
     out: Out = Path("transfer.pdf"),
 ) -> None:
     """Draw attacked depth x scored depth as heat maps with their numbers, one a record."""
-    from hierbench.reporting.build import read_scoring
+    from hierbench.reporting.options import read_scoring
     from hierbench.reporting.plots.transfer import draw_transfer
 
     found = _gather(records, protocol, model, dataset, tree, attack, eps, template, classes)
-    _say(draw_transfer(found, read_scoring(scoring), out, width=width), _of(found, classes))
+    _say(draw_transfer(found.placed, read_scoring(scoring), out, width=width), _of_classes(found))
 
 
 def plane(
@@ -155,18 +156,19 @@ def plane(
     scoring: Scoring = None,
     depth: Depth = None,
     aimed: Aimed = False,
-    classes: Of = Classes.ALL,
+    classes: OfClasses = Classes.ALL,
     width: Width = 3.3,
     out: Out = Path("plane.pdf"),
 ) -> None:
     """Draw clean against robust accuracy at one depth, a point a model with its intervals."""
-    from hierbench.reporting.build import read_scoring
+    from hierbench.reporting.options import read_scoring
     from hierbench.reporting.plots.plane import draw_plane
     from hierbench.reporting.standings import Shown
 
     found = _gather(records, protocol, model, dataset, tree, attack, eps, template, classes)
     shown = Shown(read_scoring(scoring), aimed)
-    _say(draw_plane(found, shown, out, depth=_depth(depth, found), width=width), _notes(found, shown, classes))
+    picture = draw_plane(found.placed, shown, out, depth=_depth(depth, found.placed), width=width)
+    _say(picture, _caption(found, shown))
 
 
 def _gather(
@@ -179,7 +181,7 @@ def _gather(
     eps: str | None,
     template: str | None,
     classes: Classes,
-) -> list[Placed]:
+) -> Narrowed:
     from hierbench.evaluation.request import RESULTS_FOLDER
     from hierbench.reporting.classes import over_classes
     from hierbench.reporting.collect import Selection
@@ -191,9 +193,9 @@ def _gather(
     return over_classes(gather(records or [Path(RESULTS_FOLDER)], wanted), classes.value)
 
 
-def _depth(word: str | None, found: list[Placed]) -> int | None:
+def _depth(word: str | None, found: Sequence[Placed]) -> int | None:
     from hierbench.errors import InputError
-    from hierbench.reporting.build import read_depth
+    from hierbench.reporting.options import read_depth
 
     depth, leaf = read_depth(word), found[0].record.depths[-1].depth
     if depth is not None and depth > leaf:
@@ -201,20 +203,17 @@ def _depth(word: str | None, found: list[Placed]) -> int | None:
     return depth
 
 
-def _notes(found: list[Placed], shown: Shown, classes: Classes) -> list[str]:
+def _caption(found: Narrowed, shown: Shown) -> list[str]:
     """Return what the caption of a picture of these records should say."""
     from hierbench.reporting.grid import grid_notes
     from hierbench.reporting.standings import standings_of, trusted
 
-    kept, left_out = trusted(found)
-    return [*grid_notes(standings_of(kept), shown), *_of(kept, classes), *left_out]
+    kept, left_out = trusted(found.placed)
+    return [*grid_notes(standings_of(kept), shown), *_of_classes(found), *left_out]
 
 
-def _of(found: list[Placed], classes: Classes) -> list[str]:
-    """Return what the caption should say of the classes that count, if not all do."""
-    from hierbench.reporting.classes import classes_notes
-
-    return classes_notes(found, classes.value)
+def _of_classes(found: Narrowed) -> list[str]:
+    return [said for _, said in found.notes]
 
 
 def _say(path: Path, notes: Iterable[str] = ()) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ class SeenSplit:
 
     name: str
     unseen: dict[str, tuple[str, ...]]
+    content_hash: str
+    """SHA-256 of its file, as records name it."""
 
     def known(self, dataset: str) -> tuple[str, ...]:
         """Return the class ids of a data set that training may use, in label order."""
@@ -42,11 +45,13 @@ def load_seen(name: str = "seen-v1") -> SeenSplit:
     available = sorted(p.stem for p in folder.glob("*.json"))
     if name not in available:
         raise InputError(f"unknown class split {name!r}: known are {', '.join(available) or 'none'}")
-    content = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+    data = (folder / f"{name}.json").read_bytes()
+    content = json.loads(data)
     unseen: dict[str, Sequence[str]] = content["unseen"]
     for dataset, ids in unseen.items():
         classes = set(get_spec(dataset).class_ids)
         strange = [i for i in ids if i not in classes]
         if strange:
             raise HierbenchError(f"class split {name}: {dataset} has no class {strange[0]!r}")
-    return SeenSplit(name, {d: tuple(ids) for d, ids in unseen.items()})
+    digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    return SeenSplit(name, {d: tuple(ids) for d, ids in unseen.items()}, digest)

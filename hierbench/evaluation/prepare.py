@@ -35,7 +35,7 @@ from hierbench.evaluation.metrics import TOP_CLASSES
 from hierbench.evaluation.replay.file import check_size
 from hierbench.evaluation.replay.form import read_form
 from hierbench.evaluation.request import RESULTS_FOLDER, Plan, Request, choose_hierarchy, make_plan, spell_eps
-from hierbench.evaluation.storage import digest_bytes, digest_json
+from hierbench.evaluation.storage import digest_json
 from hierbench.evaluation.victim import EngineVictim
 from hierbench.models.backbones import RANDOM, shared_name
 from hierbench.models.binding import BoundModel, bind
@@ -45,7 +45,6 @@ from hierbench.models.compiling import compiled
 from hierbench.models.facts import towers as facts_of
 from hierbench.models.folding import folded_copy
 from hierbench.models.load import load_model
-from hierbench.paths import data_dir
 from hierbench.processes import own_device
 
 if TYPE_CHECKING:
@@ -237,6 +236,7 @@ def _identity(
     # Full precision goes without saying: records from before there was a choice keep their cells.
     precision = plan.search_precision
     coarser: dict[str, Value] = {} if precision == "fp32" else {"search_precision": precision}
+    split = None if seen_name is None else load_seen(seen_name)
     return Identity(
         cell="pending",
         protocol=ProtocolIdentity(
@@ -292,7 +292,7 @@ def _identity(
             scoring=plan.scoring,
             severity_samples=plan.severity_samples if plan.attack.searches_in_full(plan.scoring) else 0,
         ),
-        seen_split=None if seen_name is None else SeenSplitIdentity(name=seen_name, hash=_seen_hash(seen_name)),
+        seen_split=None if split is None else SeenSplitIdentity(name=split.name, hash=split.content_hash),
     )
 
 
@@ -343,11 +343,6 @@ def _step_length(plan: Plan) -> Settings:
     if not isinstance(alpha, str) or not isinstance(steps, int):
         return {}
     return {"step_length": step_size(alpha, threat=ThreatModel(plan.norm, plan.eps), steps=steps)}
-
-
-def _seen_hash(name: str) -> str:
-    load_seen(name)  # refuses a name that is none
-    return digest_bytes((data_dir() / "leaderboard" / "splits" / f"{name}.json").read_bytes())
 
 
 def _seen(dataset: str, model: ZeroShotModel, name: str | None) -> dict[str, str] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 from hierbench.errors import InputError
 from hierbench.reporting import layouts
@@ -17,8 +17,9 @@ from hierbench.reporting.methods import methods_datasets_report, methods_depths_
 from hierbench.reporting.methods_along import methods_along_report
 from hierbench.reporting.methods_attacks import methods_attacks_report
 from hierbench.reporting.methods_seen import methods_seen_report
+from hierbench.reporting.options import read_depth, read_depths, read_scoring
 from hierbench.reporting.reported import read_reported
-from hierbench.reporting.standings import Scoring, Shown, gather
+from hierbench.reporting.standings import Shown, gather
 from hierbench.reporting.table import Intervals, Report
 
 LayoutName = Literal[
@@ -62,7 +63,8 @@ def make_report(
     else:
         scoring = selection.scoring
         shown = Shown(read_scoring(scoring), aimed)
-        placed = over_classes(gather(folders, replace(selection, scoring=None)), classes)
+        narrowed = over_classes(gather(folders, replace(selection, scoring=None)), classes)
+        placed = narrowed.placed
         leaf = placed[0].record.depths[-1].depth
         figures = read_reported(reported_from) if reported or reported_from else ()
         if layout == "methods-datasets":
@@ -80,7 +82,7 @@ def make_report(
             report = ablation_report(placed, shown, depths=read_depths(depth, leaf), baseline=baseline)
         else:
             report = attack_score_report(placed, scorings=SCORINGS if scoring is None else (shown.scoring,))
-        report = named_after(report, placed, classes)
+        report = named_after(report, narrowed, classes)
     if not report.rows:
         raise InputError(f"--layout {layout}: these records do not hold it")
     return report if intervals is None else with_intervals(report, intervals)
@@ -120,40 +122,3 @@ def check_options(
             raise InputError(f"{flag} is for --layout {' and '.join(names)}, not {layout}")
     if reported and classes != "all":
         raise InputError(f"--reported: papers print no figures over the {classes} classes of this split")
-
-
-def read_scoring(name: str | None) -> Scoring:
-    """Return a scoring by name, rollup for None."""
-    if name not in (None, "rollup", "direct"):
-        raise InputError(f"--scoring: {name!r} should be rollup or direct")
-    return cast(Scoring, name or "rollup")
-
-
-def read_depths(words: str | None, leaf: int) -> tuple[int, ...]:
-    """Return the depths that were named: numbers with commas, ``leaf``, ``all``; none for None.
-
-    >>> read_depths("1,leaf", 5), read_depths("all", 3), read_depths(None, 3)
-    ((1, 5), (1, 2, 3), ())
-    """
-    found: set[int] = set()
-    for word in [] if words is None else [word.strip() for word in words.split(",")]:
-        if word == "all":
-            found |= set(range(1, leaf + 1))
-        elif word == "leaf":
-            found.add(leaf)
-        elif word.isascii() and word.isdigit() and 1 <= int(word) <= leaf:
-            found.add(int(word))
-        else:
-            raise InputError(
-                f"--depth: {word!r} should be leaf, all, or a number from 1 to {leaf}; several with commas"
-            )
-    return tuple(sorted(found))
-
-
-def read_depth(word: str | None) -> int | None:
-    """Return one depth for trees of several heights: a number, or None for the leaves of each."""
-    if word in (None, "leaf"):
-        return None
-    if word is None or not (word.isascii() and word.isdigit() and int(word) > 0):
-        raise InputError(f"--depth: {word!r} should be one depth here, such as 1 or leaf")
-    return int(word)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, fields
 from fractions import Fraction
 from pathlib import Path
 
+from hierbench.board.card import ATTACK_FILE, CARD_FILE
+from hierbench.board.ledger import PARTS
 from hierbench.errors import InputError
 from hierbench.evaluation.records import Record
 from hierbench.evaluation.stored import read_record, record_paths
@@ -86,6 +88,8 @@ Folders = Path | Sequence[Path]
 def as_folders(folders: Folders) -> tuple[Path, ...]:
     """Return the folders, each of which must be there: else ``InputError``."""
     found = (folders,) if isinstance(folders, Path) else tuple(dict.fromkeys(folders))
+    if not found:
+        raise InputError("--records: names no folder")
     for folder in found:
         if not folder.exists():
             raise InputError(f"--records: {folder} does not exist; 'hierbench eval' makes ./hierbench-results")
@@ -98,19 +102,13 @@ def nothing_found(folders: Folders, selection: Selection, there: int) -> InputEr
     return InputError(f"--records: no record under {named} for {selection.words()} ({there} records are there)")
 
 
-class Once:
-    """Says of each record whether it is the first like it: one may lie in several folders."""
-
-    def __init__(self) -> None:
-        self._met: dict[str, list[Record]] = {}
-
-    def __call__(self, record: Record) -> bool:
-        """Return True for the first record of its content, and False for those after it."""
-        alike = self._met.setdefault(record.verdicts.sha256, [])
-        new = record not in alike
-        if new:
-            alike.append(record)
-        return new
+def _files(folder: Path) -> list[Path]:
+    """Return the files of records under a folder; of a board those of its parts."""
+    if folder.is_file():
+        return [folder]
+    parts = [folder / part for part in PARTS if (folder / part).is_dir()]
+    paths = [path for part in parts or [folder] for path in record_paths(part)]
+    return [path for path in paths if path.name not in (CARD_FILE, ATTACK_FILE)]
 
 
 def collect_records(folders: Folders, selection: Selection) -> list[Record]:
@@ -119,9 +117,11 @@ def collect_records(folders: Folders, selection: Selection) -> list[Record]:
     A record that lies in several folders counts once.
     """
     found = as_folders(folders)
-    paths = [path for folder in found for path in ([folder] if folder.is_file() else record_paths(folder))]
-    once = Once()
-    records = [record for record in map(read_record, paths) if selection.takes(record) and once(record)]
+    paths = [path for folder in found for path in _files(folder)]
+    # By content, not by bytes: of several folders one may hold a copy.
+    wanted = {(r.identity.cell, r.identity.model.weights_hash, r.created, r.verdicts.sha256): r
+              for r in map(read_record, paths) if selection.takes(r)}  # fmt: skip
+    records = list(wanted.values())
     if not records:
         raise nothing_found(folders, selection, len(paths))
     selection.check(records)

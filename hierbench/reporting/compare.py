@@ -14,6 +14,7 @@ from hierbench.reporting.comparable import SAME_GROUND, check_comparable, differ
 from hierbench.reporting.grid import GREY, first_record, remarks
 from hierbench.reporting.labels import ball
 from hierbench.reporting.layouts import proportion_value
+from hierbench.reporting.options import read_depths
 from hierbench.reporting.paired import Paired, pair
 from hierbench.reporting.ranks import Line
 from hierbench.reporting.rows import share_columns
@@ -50,11 +51,11 @@ def _check_one_model(word: str, placed: Sequence[Placed]) -> None:
     models = {(p.record.identity.model.name, p.record.identity.model.weights_hash) for p in placed}
     if len(models) > 1:
         said = ", ".join(f"{name} ({weights[7:15]})" for name, weights in sorted(models))
-        raise InputError(f"{word!r} is not one model: the records are of {said}; --protocol narrows them, or name one")
+        raise InputError(f"{word!r} is not one model: the records are of {said}; give one's file or its folder")
 
 
 def compare_report(
-    first: Sequence[Placed], second: Sequence[Placed], shown: Shown, *, depths: Sequence[int] = (), every: bool = False
+    first: Sequence[Placed], second: Sequence[Placed], shown: Shown, *, depth: str | None = None, every: bool = False
 ) -> Report:
     """Return the paired comparison of two models, a table for each ground that both stand on.
 
@@ -72,7 +73,7 @@ def compare_report(
         _refuse(one, two)
     tables, rows = [], []
     for ground in common:
-        table, lines = _comparison(a[ground], b[ground], shown, depths, every=every, left=[*left_one, *left_two])
+        table, lines = _comparison(a[ground], b[ground], shown, depth, every=every, left=[*left_one, *left_two])
         tables.append(table)
         rows += lines
     return Report(tuple(tables), tuple(rows))
@@ -86,7 +87,7 @@ def _refuse(one: Sequence[Placed], two: Sequence[Placed]) -> None:
 
 
 def _comparison(
-    a: Standing, b: Standing, shown: Shown, depths: Sequence[int], *, every: bool, left: Sequence[str]
+    a: Standing, b: Standing, shown: Shown, depth: str | None, *, every: bool, left: Sequence[str]
 ) -> tuple[Table, list[Row]]:
     records = [p.record for s in (a, b) for p in s.placed]
     check_comparable(records, SAME_GROUND, share="be compared")
@@ -95,6 +96,7 @@ def _comparison(
     check_verdicts(b)
     if a.placed[0].verdicts.sample_ids != b.placed[0].verdicts.sample_ids:
         raise InputError(f"{a.placed[0].path} and {b.placed[0].path} do not hold the same samples")
+    depths = read_depths(depth, len(first_record(a).depths))
     found = pair(a, b, shown, depths)
     if not found:
         wanted = f" at depth {', '.join(map(str, depths))}" if depths else ""

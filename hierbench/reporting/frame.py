@@ -37,6 +37,8 @@ def table_frame(
     names = {field.name for field in fields(Selection)}
     selection = Selection(**{name: value for name, value in options.items() if name in names})
     rest = {name: value for name, value in options.items() if name not in names}
+    if rest.get("classes", "all") is None:
+        del rest["classes"]
     if rest.get("depth") is not None:
         rest["depth"] = str(rest["depth"])
     folders = [records] if isinstance(records, str | PathLike) else records

@@ -132,6 +132,7 @@ def standing_row(standing: Standing, shown: Shown, found: DepthFigures) -> Row:
         "split": ground.split,
         "revision": ground.revision,
         "sample_list_hash": ground.sample_list_hash,
+        "template": ground.template,
         "tree": ground.tree,
         "tree_hash": ground.tree_hash,
         "norm": ground.norm,

@@ -103,5 +103,5 @@ def _rows(found: Along, shown: Shown) -> list[Row]:
         for value, at in figures.items():
             standing = found.standing(key, value)
             over: Row = {"samples": len(found.shared.ids), "sample_list_hash": found.shared.hash(standing)}
-            rows.append({**standing_row(standing, shown, at), "template": standing.ground.template, **over})
+            rows.append({**standing_row(standing, shown, at), **over})
     return rows

@@ -54,6 +54,8 @@ def methods_attacks_report(placed: Sequence[Placed], shown: Shown, *, depth: int
         table, lines = _table(members, shown, depth, failed)
         if len({s.ground.template for s in standings}) > 1:
             table = replace(table, title=f"{table.title}, prompts {ground.template!r}")
+        if any(other.label == table.label for other in tables):
+            table = replace(table, label=f"{table.label}-{len(tables) + 1}")
         tables += [table] if lines else []
         rows += lines
     if not rows:
@@ -61,9 +63,10 @@ def methods_attacks_report(placed: Sequence[Placed], shown: Shown, *, depth: int
     return Report(tuple(tables), tuple(rows))
 
 
-def _order(ground: Ground, standings: Sequence[Standing]) -> tuple[str, Fraction, int]:
+def _order(ground: Ground, standings: Sequence[Standing]) -> tuple[str, Fraction, int, str, str]:
     samples = next(s.samples for s in standings if s.ground == ground)
-    return f"{ground.dataset}/{ground.tree}/{ground.norm}", Fraction(ground.eps), -samples
+    place = f"{ground.dataset}/{ground.tree}/{ground.norm}"
+    return place, Fraction(ground.eps), -samples, ground.template, ground.sample_list_hash
 
 
 def _table(

@@ -19,7 +19,7 @@ from hierbench.evaluation.scores import proportion
 from hierbench.evaluation.storage import digest_file
 from hierbench.evaluation.stored import read_record, record_paths
 from hierbench.evaluation.verdicts import Bools
-from hierbench.reporting.collect import Folders, Once, Selection, as_folders, nothing_found
+from hierbench.reporting.collect import Folders, Selection, as_folders, nothing_found
 from hierbench.reporting.labels import attack_labels
 from hierbench.reporting.rows import is_grey
 
@@ -65,13 +65,36 @@ def gather(folders: Folders, selection: Selection) -> list[Placed]:
 
     Records with a failed trust check are returned too, see ``trusted``. One that lies in several folders counts once.
     """
-    found = [placed for folder in as_folders(folders) for placed in _under(folder)]
-    once = Once()
-    wanted = [placed for placed in found if selection.takes(placed.record) and once(placed.record)]
+    wanted: list[Placed] = []
+    there = 0
+    for folder in as_folders(folders):
+        found = _under(folder)
+        there += len(found)
+        wanted += _new([placed for placed in found if selection.takes(placed.record)], wanted)
     if not wanted:
-        raise nothing_found(folders, selection, len(found))
+        raise nothing_found(folders, selection, there)
     selection.check([placed.record for placed in wanted])
     return wanted
+
+
+def _new(found: Sequence[Placed], known: Sequence[Placed]) -> list[Placed]:
+    """Return the records that the folders before have not; another run of a cell that they have is refused.
+
+    Taken together, the two runs would be one attack that searched twice, beside models that were searched once.
+    """
+    cells = {(p.record.identity.cell, p.record.identity.model.weights_hash): p for p in known if p.credit is None}
+    new = []
+    for placed in found:
+        identity = placed.record.identity
+        first = cells.get((identity.cell, identity.model.weights_hash)) if placed.credit is None else None
+        if first is None or first.record.identity != identity:
+            new.append(placed)
+        elif first.record.verdicts.sha256 != placed.record.verdicts.sha256:
+            raise InputError(
+                f"--records: {first.path} and {placed.path} are two runs of one cell, with other verdicts; give one of "
+                "them, or narrow what is asked for"
+            )
+    return new
 
 
 def _under(folder: Path) -> list[Placed]:

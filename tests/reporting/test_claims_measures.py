@@ -112,6 +112,9 @@ def test_growth_is_the_share_that_grew_less_the_share_that_shrank(claim: Callabl
         {"growth": {"radius": {"n": 3, "grew": 2, "shrank": 2}, "margin": {"n": 1, "grew": 1, "shrank": 0}}},
         {"growth": {"radius": {"n": 0, "grew": 0, "shrank": 0}, "margin": {"n": 1, "grew": 1, "shrank": 0}}},
         {"growth": {}},
+        {"growth": {"radius": {"n": 1.5, "grew": 1, "shrank": 0}, "margin": {"n": 1, "grew": 1, "shrank": 0}}},
+        {"growth": {"radius": {"n": 9 * 10**15, "grew": 1, "shrank": 0}, "margin": {"n": 1, "grew": 1, "shrank": 0}}},
+        {"cell": 5, "protocol": "tiny-v1", "growth": [1]},
         {"growth": None},
     ],
 )
@@ -119,15 +122,15 @@ def test_counts_that_cannot_be_are_refused(tmp_path: Path, row: dict[str, Any]) 
     path = norms(tmp_path, **row)
     with pytest.raises(InputError, match=r"norms\.json: not a record of benchmarks/norms\.py"):
         read_growth("tiny-v1", path)
-    with pytest.raises(InputError, match=r"none\.json: not a record"):
+    with pytest.raises(InputError, match=r"none\.json: No such file"):
         read_growth("tiny-v1", tmp_path / "none.json")
 
 
 def test_the_project_s_own_counts_are_read() -> None:
     found = read_growth("tiny-v1")
     assert Grown("hier_aft.tiny", "cifar100", "radius") in found
-    edges = sum(len(load_hierarchy("cifar100").level(depth)) for depth in range(2, 6))
-    assert len(found[Grown("hier_aft.tiny", "cifar100", "radius")].first) == edges
+    parents = sum(len(load_hierarchy("cifar100").level(depth)) for depth in range(1, 5))
+    assert len(found[Grown("hier_aft.tiny", "cifar100", "radius")].first) == parents
 
 
 @pytest.mark.parametrize(
@@ -147,9 +150,27 @@ def test_a_measure_of_models_has_no_sides(claim: Callable[[str], Any], change: s
     assert reason in str(caught.value)
 
 
-def test_a_side_s_depth_is_checked(claim: Callable[[str], Any]) -> None:
-    with pytest.raises(InputError, match=r"second\.depth: 0 is no depth"):
-        claim(SUCCESS.replace("depth = 2 }", "depth = 0 }"))
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("depth = 2 }", "depth = 0 }", "second.depth: 0 is no depth"),
+        ('measure = "success"', 'measure = "accuracy"', "second.depth: only the second side of measure 'success'"),
+        ('aimed = "leaf" }', 'aimed = "leaf", depth = 1 }', "first.depth: only the second side of measure 'success'"),
+        ('first = { attack = "text_synonyms"', 'first = { attack = "none"', "first.attack: 'none' breaks nothing"),
+    ],
+)
+def test_a_side_says_only_what_its_measure_asks(claim: Callable[[str], Any], old: str, new: str, reason: str) -> None:
+    assert old in SUCCESS
+    with pytest.raises(InputError) as caught:
+        claim(SUCCESS.replace(old, new))
+    assert reason in str(caught.value)
+
+
+def test_growth_has_no_attack_or_depth_in_the_long_form(claim: Callable[[str], Any]) -> None:
+    (row,) = claims_report(claim(GROWTH), STUDY).rows
+    assert all(row[name] is None for name in ("depth", "scored_by", "first_attack", "second_eps", "first_depth"))
+    notes = claims_report(claim(SUCCESS), STUDY).tables[1].notes
+    assert any("broken of what both" in note for note in notes) and not any("sign test" in note for note in notes)
 
 
 @pytest.fixture(scope="module")
@@ -166,15 +187,15 @@ def script() -> ModuleType:
     return module
 
 
-def test_an_edge_is_a_node_and_its_parent(script: ModuleType) -> None:
+def test_a_node_counts_once_by_the_mean_of_its_children(script: ModuleType) -> None:
     leaf_to_node = np.array([[0, 0, 0, 1], [0, 0, 1, 2], [0, 1, 2, 3]])
     radii = [np.array([0.1, 0.4]), np.array([0.2, 0.3, 0.4]), np.array([0.5, 0.1, 0.6, 0.4])]
-    found = list(script.edges(radii, leaf_to_node))
-    assert [np.round(part, 6).tolist() for part in found] == [[0.1, 0.2, 0.0], [0.3, -0.1, 0.3, 0.0]]
-    assert script.counted(np.concatenate(found)) == {"n": 7, "grew": 4, "shrank": 1}
+    found = list(script.outward(radii, leaf_to_node))
+    assert [np.round(part, 6).tolist() for part in found] == [[0.15, 0.0], [0.1, 0.3, 0.0]]
+    assert script.counted(np.concatenate(found)) == {"n": 5, "grew": 3, "shrank": 0}
 
 
 def test_a_claim_may_be_of_growth_alone(claim: Callable[[str], Any]) -> None:
     (read,) = claim(GROWTH).claims
     assert isinstance(read, Claim)
-    assert read.contrasts[0].words() == "hier_aft.tiny: nodes further out than their parents − the others"
+    assert read.contrasts[0].words() == "hier_aft.tiny: nodes whose children lie further out − the others"

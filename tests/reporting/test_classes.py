@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +17,7 @@ from hierbench.cli.app import app
 from hierbench.datasets.seen import load_seen
 from hierbench.errors import InputError
 from hierbench.evaluation.statistics import wilson
+from hierbench.evaluation.storage import digest_file
 from hierbench.reporting.build import LayoutName, make_report
 from hierbench.reporting.classes import Classes, over_classes
 from hierbench.reporting.collect import Selection
@@ -37,7 +41,7 @@ def frame(placed_path: Path, file: str, classes: str) -> pd.DataFrame:
 @pytest.mark.parametrize("scoring", ["rollup", "direct"])
 def test_a_record_of_some_classes_has_their_figures_alone(classes: Classes, scoring: str) -> None:
     checked = 0
-    for found, whole in zip(over_classes(gather(RECORDS, PGD), classes), gather(RECORDS, PGD), strict=True):
+    for found, whole in zip(over_classes(gather(RECORDS, PGD), classes).placed, gather(RECORDS, PGD), strict=True):
         rows = frame(found.path, found.record.verdicts.file, classes)
         assert list(found.verdicts.sample_ids) == rows["sample_id"].tolist()
         assert found.record.counts.scored == len(rows) < whole.record.counts.scored
@@ -52,7 +56,7 @@ def test_a_record_of_some_classes_has_their_figures_alone(classes: Classes, scor
 
 
 def test_the_two_parts_are_the_whole_at_every_attacked_and_scored_depth() -> None:
-    whole, seen, unseen = (over_classes(gather(RECORDS, PGD), of) for of in ("all", "seen", "unseen"))
+    whole, seen, unseen = (over_classes(gather(RECORDS, PGD), of).placed for of in ("all", "seen", "unseen"))
     for one, first, second in zip(whole, seen, unseen, strict=True):
         cells = zip(one.record.transfer, first.record.transfer, second.record.transfer, strict=True)
         for everything, a, b in cells:
@@ -70,12 +74,13 @@ def test_every_layout_counts_what_the_split_by_classes_counts(layout: LayoutName
     assert {row["model"]: (row["clean"], row["robust"], row["samples"]) for row in report.rows} == wanted
     assert all(row["split"] == f"test, {classes} classes" for row in report.rows)
     counted = {
-        "seen": "80 seen classes of 100 (split seen-v1, known to the backbone, no defence was fine-tuned on them)",
-        "unseen": "20 unseen classes of 100 (split seen-v1, zero-shot)",
+        "seen": "80 seen classes of 100, all of them candidates (split seen-v1, known to the backbone, no defence was "
+        "fine-tuned on them)",
+        "unseen": "20 unseen classes of 100, all of them candidates (split seen-v1, zero-shot)",
     }
     assert report.tables[0].title.endswith(f", {classes} classes")
     assert report.tables[0].label.endswith(f"-{classes}")
-    assert said(report) == f"cifar100: images of the {counted[classes]}; all classes are candidates"
+    assert said(report) == f"cifar100: images of the {counted[classes]}"
 
 
 def said(report: Report) -> str:
@@ -91,7 +96,9 @@ def test_what_the_defences_were_fine_tuned_on_is_told_from_what_the_backbone_kno
 
 
 def test_figures_over_some_classes_stand_on_a_ground_of_their_own() -> None:
-    grounds = {of: standings_of(over_classes(gather(RECORDS, CIFAR), of))[0].ground for of in ("all", "seen", "unseen")}
+    grounds = {
+        of: standings_of(over_classes(gather(RECORDS, CIFAR), of).placed)[0].ground for of in ("all", "seen", "unseen")
+    }
     assert len(set(grounds.values())) == 3
     assert len({ground.sample_list_hash for ground in grounds.values()}) == 3
 
@@ -99,8 +106,8 @@ def test_figures_over_some_classes_stand_on_a_ground_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("selection", "classes", "reason"),
     [
-        (Selection(protocol="digits-v1"), "unseen", "no image of digits is of such a class (split seen-v1)"),
-        (Selection(dataset="cifar10"), "seen", "no image of cifar10 is of such a class (split seen-v1)"),
+        (Selection(protocol="digits-v1"), "unseen", "no class of digits is unseen (split seen-v1)"),
+        (Selection(dataset="cifar10"), "seen", "no class of cifar10 is seen (split seen-v1)"),
         (Selection(dataset="nips2017@32"), "seen", "no class split says which classes of nips2017@32 were seen"),
         (CIFAR, "new", "'new' is none of all, seen, unseen"),
     ],
@@ -111,8 +118,28 @@ def test_a_data_set_without_such_classes_is_refused(selection: Selection, classe
     assert "--classes" in str(caught.value) and reason in str(caught.value)
 
 
+def test_one_data_set_without_such_classes_is_left_out_and_said_to_be() -> None:
+    selection = Selection(protocol="tiny-v1", dataset="cifar100,nips2017@32", attack="multilevel_apgd", eps="4/255")
+    report = make_report("methods-datasets", RECORDS, selection, classes="unseen")
+    assert {row["dataset"] for row in report.rows} == {"cifar100"}
+    assert "left out: no class split says which classes of nips2017@32 were seen" in report.tables[0].notes
+
+
+def test_each_table_names_the_classes_of_its_own_data_set() -> None:
+    asked = ["--records", str(RECORDS), "--protocol", "tiny-v1", "--eps", "4/255", "--attack", "multilevel_apgd",
+             "--dataset", "cifar100,cifar10,tiny*", "--classes", "unseen", "--depth", "leaf"]  # fmt: skip
+    result = CliRunner().invoke(app, ["compare", "tecoa", "hier_aft", *asked, "--format", "markdown"])
+    assert result.exit_code == 0, result.output
+    tables = result.output.split(r"**tecoa.tiny \(A\)")[1:]
+    assert len(tables) == 3
+    for part in tables:
+        assert part.count("unseen classes of") == 1
+    depths = [next(line for line in part.splitlines() if line.startswith("| clean")).split("|")[2] for part in tables]
+    assert sorted(int(depth) for depth in depths) == [3, 5, 5], "the leaves of each tree"
+
+
 def test_options_that_contradict_each_other_are_refused() -> None:
-    for layout in ("seen", "methods-seen"):
+    for layout in ("seen", "methods-seen", "depths"):
         with pytest.raises(InputError, match=rf"--classes is for .* not {layout}"):
             make_report(layout, RECORDS, CIFAR, classes="seen")
     with pytest.raises(InputError, match="--reported: papers print no figures over the seen classes"):
@@ -131,6 +158,38 @@ def test_verdicts_that_were_changed_are_refused(tmp_path: Path) -> None:
     verdicts.to_parquet(tmp_path / found.record.verdicts.file)
     with pytest.raises(InputError, match="another SHA-256"):
         make_report("methods-depths", tmp_path, Selection(), classes="seen")
+
+
+def damaged(folder: Path, change: Callable[[pd.DataFrame], pd.DataFrame]) -> Path:
+    """A record of tecoa.tiny whose verdicts were changed by somebody who knows how to hash them."""
+    found = gather(RECORDS, replace(CIFAR, model="tecoa"))[0]
+    name = found.record.verdicts.file
+    change(pd.read_parquet(found.path.with_name(name))).to_parquet(folder / name)
+    content = json.loads(found.path.read_text(encoding="utf-8"))
+    content["verdicts"]["sha256"] = digest_file(folder / name)
+    (folder / found.path.name).write_text(json.dumps(content), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda rows: rows.assign(label=[-1, *rows["label"][1:]]), "labels that are none of the 100 classes"),
+        (lambda rows: rows.assign(label=[999, *rows["label"][1:]]), "labels that are none of the 100 classes"),
+        (lambda rows: rows.assign(label=rows["label"] + 0.5), "labels that are none of the 100 classes"),
+        (lambda rows: rows.assign(label=rows["label"].astype(str)), "labels that are none of the 100 classes"),
+        (lambda rows: rows.assign(clean_prediction=5000), "clean predictions that are none of the 100 classes"),
+        (lambda rows: rows[:100], "its verdicts are of 100 samples, not of 883"),
+        (lambda rows: rows.drop(columns=[c for c in rows if c.startswith("attack_")]), "its verdicts hold no attack"),
+        (lambda rows: rows.assign(attack_dx_prediction=0), "cannot be read"),
+    ],
+)
+def test_verdicts_that_do_not_fit_their_record_are_one_line_that_names_it(
+    tmp_path: Path, change: Callable[[pd.DataFrame], pd.DataFrame], reason: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        make_report("methods-depths", damaged(tmp_path, change), Selection(), classes="seen")
+    assert reason in str(caught.value) and str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_the_commands_take_it(tmp_path: Path) -> None:

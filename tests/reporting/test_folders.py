@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -36,3 +37,37 @@ def test_several_folders_are_one_and_a_record_in_two_of_them_counts_once(tmp_pat
         gather([*both, tmp_path / "three"], Selection())
     with pytest.raises(InputError, match=r"no record under .*one, .*two for --model gamma"):
         gather(both, Selection(model="gamma"))
+
+
+def test_two_runs_of_one_cell_are_not_taken_for_two_attacks(tmp_path: Path) -> None:
+    first = toy_record(tmp_path / "one", "alpha")
+    shutil.copytree(tmp_path / "one", tmp_path / "again")
+    again = tmp_path / "again" / first.relative_to(tmp_path / "one")
+    content = json.loads(again.read_text(encoding="utf-8"))
+    content["created"] = "2030-01-01T00:00:00Z"
+    again.write_text(json.dumps(content), encoding="utf-8")
+    both = [tmp_path / "one", tmp_path / "again"]
+    assert [p.path for p in gather(both, Selection())] == [first], "the same verdicts: once"
+    content["verdicts"]["sha256"] = "sha256:" + 64 * "0"
+    again.write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(InputError) as caught:
+        gather(both, Selection())
+    assert "two runs of one cell" in str(caught.value) and str(first) in str(caught.value)
+
+
+def test_a_board_a_folder_and_a_file_are_all_places_to_look(tmp_path: Path) -> None:
+    one = toy_record(tmp_path / "board" / "records" / "toy" / "alpha", "alpha")
+    (tmp_path / "board" / "left_out").mkdir()
+    (tmp_path / "board" / "left_out" / "list.json").write_text("{}", encoding="utf-8")
+    other, third = toy_record(tmp_path / "mine", "beta"), toy_record(tmp_path / "theirs", "gamma")
+    places = [tmp_path / "board", tmp_path / "mine", third]
+    assert {p.path for p in gather(places, Selection())} == {one, other, third}
+    assert {r.identity.model.name for r in collect_records(places, Selection())} == {"alpha", "beta", "gamma"}
+    with pytest.raises(InputError, match="names no folder"):
+        gather([], Selection())
+
+
+def test_no_classes_given_are_all_of_them(tmp_path: Path) -> None:
+    toy_record(tmp_path, "alpha")
+    frame = table_frame("methods-depths", tmp_path, classes=None)
+    assert set(frame["model"]) == {"alpha"}

@@ -92,3 +92,12 @@ def test_other_prompts_are_a_table_of_their_own_that_says_so(tmp_path: Path) -> 
     assert "prompts" not in table.title
     with pytest.raises(InputError, match=r"no record under .* for --template a photo"):
         make_report("methods-attacks", tmp_path, Selection(template="a photo"))
+
+
+def test_tables_of_several_prompts_are_told_apart_in_every_form() -> None:
+    selection = Selection(protocol="tiny-v1", dataset="cifar100", eps="4/255", attack="leaf_pgd", model="clip")
+    report = make_report("methods-attacks", RECORDS, selection)
+    labels = [table.label for table in report.tables]
+    prompts = [table.title.rpartition("prompts ")[2] for table in report.tables]
+    assert len(labels) == 3 == len(set(labels)) and prompts == sorted(prompts), "the order is not that of a hash"
+    assert len({row["template"] for row in report.rows}) == 3

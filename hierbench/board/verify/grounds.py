@@ -205,8 +205,6 @@ def _trust(record: Record) -> Iterator[str]:
 def _seen(cell: Cell) -> Iterator[str]:
     """Recompute the scores of trained, known and unseen classes apart."""
     from hierbench.datasets.seen import load_seen
-    from hierbench.evaluation.storage import digest_file
-    from hierbench.paths import data_dir
 
     identity, said = cell.record.identity, cell.record.seen
     named = identity.seen_split
@@ -219,7 +217,7 @@ def _seen(cell: Cell) -> Iterator[str]:
     except InputError as error:
         yield f"identity.seen_split.name: {error}"
         return
-    if digest_file(data_dir() / "leaderboard" / "splits" / f"{split.name}.json") != named.hash:
+    if split.content_hash != named.hash:
         yield f"identity.seen_split.hash: {split.name} says something else here"
         return
     spec = get_spec(identity.dataset.name)

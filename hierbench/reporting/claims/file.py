@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn, cast
+from typing import Any, Literal, NoReturn, cast, get_args
 
 from hierbench.datasets.catalogue import get_spec
 from hierbench.errors import InputError
@@ -16,6 +16,7 @@ from hierbench.evaluation.protocol import PROTOCOLS, SCORINGS
 from hierbench.hierarchy.catalogue import load_hierarchy
 from hierbench.paths import data_dir
 from hierbench.registry import UnknownNameError
+from hierbench.reporting.classes import Classes
 from hierbench.reporting.reported import read_reported
 
 CLEAN = "none"
@@ -24,12 +25,12 @@ LEAF: Literal["leaf"] = "leaf"
 Depth = int | Literal["leaf"]
 ACCURACY, RANKS, SUCCESS, RADIUS, MARGIN = "accuracy", "rank_preservation", "success", "radius", "margin"
 GROWTH = (RADIUS, MARGIN)
-"""Measures of a model rather than of its records: whether nodes lie further out than their parents, and margins of
+"""Measures of a model rather than of its records: whether children lie further out than their parent, and margins of
 images are larger at the leaves than at the coarsest depth (``benchmarks/norms.py`` counts both)."""
 MEASURES = (ACCURACY, RANKS, SUCCESS, *GROWTH)
 """What of a sample is compared: whether it is right; how much of the backbone's top five leaves it keeps; whether the
 attack broke it, of those that both sides have right when clean; and ``GROWTH``."""
-SPLITS = ("all", "seen", "unseen")
+SPLITS = get_args(Classes)
 """Classes whose images count; ``seen``: those of the class split that training may use."""
 
 
@@ -49,7 +50,7 @@ class Side:
     tree: str | None = None
     """Class tree of the record; None is the protocol's."""
     depth: Depth | None = None
-    """Depth it is scored at; None is the contrast's."""
+    """Depth it is scored at, where ``success`` compares two; None is the contrast's."""
 
     def condition(self) -> str:
         """What is done to the model, in words."""
@@ -97,7 +98,7 @@ class Contrast:
 
 
 _GROWN = {
-    RADIUS: "nodes further out than their parents − the others",
+    RADIUS: "nodes whose children lie further out − the others",
     MARGIN: "images of larger margin at the leaves than at depth 1 − the others",
 }
 
@@ -254,6 +255,8 @@ class _Reader:
             self.refuse(f"{where}.measure", f"{measure!r} is none of {', '.join(MEASURES)}")
         if measure == RANKS and table["depths"] != [LEAF]:
             self.refuse(f"{where}.depths", f"ranks are those of the leaves: [{LEAF!r}]")
+        for key in ("first", "second"):
+            self.fits(f"{where}.{key}", table[key], measure)
         models: tuple[str | None, ...] = (
             self.texts(f"{where}.models", table["models"]) if "models" in table else (None,)
         )
@@ -278,6 +281,14 @@ class _Reader:
                         )
                     )
         return made
+
+    def fits(self, where: str, table: Any, measure: str) -> None:
+        """Refuse a side that says what its measure does not ask."""
+        side = table if isinstance(table, dict) else {}
+        if measure == SUCCESS and side.get("attack") == CLEAN:
+            self.refuse(f"{where}.attack", f"{CLEAN!r} breaks nothing; measure {SUCCESS!r} needs an attack")
+        if "depth" in side and (measure != SUCCESS or where.endswith("first")):
+            self.refuse(f"{where}.depth", f"only the second side of measure {SUCCESS!r} has a depth of its own")
 
     def growth(self, where: str, table: Any, eps: Mapping[str, str]) -> list[Contrast]:
         """Return the contrasts of a measure of models: they have no sides, attacks or depths of their own."""

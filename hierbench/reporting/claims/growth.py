@@ -12,30 +12,37 @@ from hierbench.paths import data_dir
 from hierbench.reporting.claims.evidence import Grown, Pair
 from hierbench.reporting.claims.file import GROWTH
 
+MOST = 10**7
+"""More nodes or images than any record counts."""
+
 
 def read_growth(protocol: str, path: Path | None = None) -> dict[Grown, Pair]:
     """Return for each model and data set of a protocol what grew (first) and what shrank (second).
 
-    ``path``: the script's record, by default the one that hierbench brings along. A pair is over the edges of the tree
-    (``radius``) or over images (``margin``), so that its exact McNemar test is the sign test. A record that cannot be
-    read raises ``InputError``.
+    ``path``: the script's record, by default the one that hierbench brings along. A pair is over the tree's nodes that
+    have children (``radius``: their children's mean against their own) or over images (``margin``), so that its exact
+    McNemar test is the sign test. A record that is not there, or that the script did not write, raises ``InputError``.
     """
     path = path or data_dir() / "leaderboard" / "measurements" / "norms.json"
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
         found = {}
         for row in rows:
-            model, _, dataset = row["cell"].partition("/")
+            model, _, dataset = str(row["cell"]).partition("/")
             for measure in GROWTH if row["protocol"] == protocol else ():
                 counted = row["growth"][measure]
-                found[Grown(model, dataset, measure)] = _pair(counted["n"], counted["grew"], counted["shrank"])
+                found[Grown(model, dataset, measure)] = _pair(*(counted[key] for key in ("n", "grew", "shrank")))
         return found
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from None
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path}: not a record of benchmarks/norms.py ({type(error).__name__}: {error})") from None
 
 
 def _pair(count: int, grew: int, shrank: int) -> Pair:
-    if not 0 <= grew + shrank <= count or min(grew, shrank) < 0 or not count:
+    if any(type(number) is not int for number in (count, grew, shrank)) or not 0 < count <= MOST:
+        raise ValueError(f"{count} is no number of nodes or images")
+    if min(grew, shrank) < 0 or grew + shrank > count:
         raise ValueError(f"{grew} that grew and {shrank} that shrank are not of {count}")
     place = np.arange(count)
     return Pair(place < grew, place >= count - shrank)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hierbench.board.ledger import Placed
 from hierbench.reporting.claims.evidence import Evidence
-from hierbench.reporting.claims.file import GROWTH, ClaimsFile, Contrast
+from hierbench.reporting.claims.file import GROWTH, MARGIN, RADIUS, SUCCESS, ClaimsFile, Contrast
 from hierbench.reporting.claims.growth import read_growth
 from hierbench.reporting.claims.judge import MIN_SEEDS, Finding, Judged, judge
 from hierbench.reporting.collect import Folders, Selection
@@ -26,7 +26,8 @@ def claims_report(claims: ClaimsFile, records: Folders) -> Report:
 def judged_records(claims: ClaimsFile, records: Folders) -> tuple[tuple[Judged, ...], list[Placed]]:
     """Return the claims as folders of records bear them out, and the records that were looked at."""
     placed = [p for p in gather(records, Selection(protocol=claims.protocol)) if not p.record.checks.failed]
-    return judge(claims, Evidence(placed, read_growth(claims.protocol))), placed
+    grown = any(contrast.measure in GROWTH for claim in claims.claims for contrast in claim.contrasts)
+    return judge(claims, Evidence(placed, read_growth(claims.protocol) if grown else None)), placed
 
 
 def _summary(claims: ClaimsFile, judged: Sequence[Judged], placed: Sequence[Placed]) -> Table:
@@ -55,12 +56,12 @@ def _details(claims: ClaimsFile, judged: Sequence[Judged]) -> Table:
             rules.append(len(lines))
             lines.append((Value(entry.claim.statement), *(Value("") for _ in headings[1:])))
             lines += [_line(finding) for finding in measured]
+    measured_contrasts = [f.contrast for entry in judged for f in entry.findings if f.seeds]
     missing = sum(not finding.seeds for entry in judged for finding in entry.findings)
     notes = (
         "contrast: accuracy of the first less that of the second at that depth, in points, mean over the seeds with "
         "the 95 % t-interval; the claim says it is above 0",
-        "broken of what both have right: the share that the attack broke of the samples right at both depths when "
-        "clean; further out, larger margin: the share of nodes or images that do less the share that do not",
+        *_measured_otherwise(measured_contrasts),
         "p: exact McNemar over the samples, or a paired sign flip for rank preservation; the largest of the seeds; "
         "Holm: over all rows measured",
         "detectable: smallest difference one seed finds with 80 % power (–: none, the two disagree too rarely)",
@@ -70,6 +71,19 @@ def _details(claims: ClaimsFile, judged: Sequence[Judged]) -> Table:
     )
     return Table(f"{claims.title}: every contrast", headings, tuple(lines), notes, rules=tuple(rules[1:]),
                  intervals="differences")  # fmt: skip
+
+
+def _measured_otherwise(contrasts: Sequence[Contrast]) -> list[str]:
+    """Say what those contrasts are that do not compare accuracies."""
+    measures = {contrast.measure for contrast in contrasts}
+    said = {
+        SUCCESS: "broken of what both have right: the share that the attack broke of the samples right at both depths "
+        "when clean",
+        RADIUS: "children lie further out: their mean radius against the node's own, n nodes that have children; p is "
+        "that of a sign test",
+        MARGIN: "larger margin: n images at two depths, p is that of a sign test",
+    }
+    return [words for measure, words in said.items() if measure in measures]
 
 
 def _line(finding: Finding) -> Line:
@@ -114,19 +128,21 @@ def _rows(claims: ClaimsFile, judged: Sequence[Judged]) -> list[Row]:
     for entry in judged:
         for finding in entry.findings:
             contrast = finding.contrast
+            grown = contrast.measure in GROWTH
             sides: Row = {}
             for name, side in (("first", contrast.first), ("second", contrast.second)):
-                sides |= {f"{name}_model": side.model, f"{name}_attack": side.attack, f"{name}_aimed": side.aimed,
-                          f"{name}_eps": side.eps, f"{name}_template": side.template,
-                          f"{name}_tree": side.tree, f"{name}_depth": contrast.scored_at(side)}  # fmt: skip
+                said = {"attack": side.attack, "aimed": side.aimed, "eps": side.eps, "template": side.template,
+                        "tree": side.tree, "depth": contrast.scored_at(side)}  # fmt: skip
+                sides |= {f"{name}_model": side.model}
+                sides |= {f"{name}_{key}": None if grown else value for key, value in said.items()}
             rows.append(
                 {
                     "claims": claims.name,
                     "claim": entry.claim.id,
                     "source": entry.claim.source,
                     "dataset": contrast.dataset,
-                    "depth": contrast.depth,
-                    "scored_by": contrast.scored_by,
+                    "depth": None if grown else contrast.depth,
+                    "scored_by": None if grown else contrast.scored_by,
                     "classes": contrast.classes,
                     "measure": contrast.measure,
                     **sides,
