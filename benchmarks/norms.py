@@ -15,8 +15,6 @@ The seeds' weights are not shipped; where a sweep has made them, ``--models`` na
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +74,7 @@ def measure(name: str, dataset: str, limit: int, seed: int) -> dict[str, Any]:
     logits = torch.cat([bound(part) for part in torch.split(pixels, BATCH)])
     embedded = torch.cat([model.embed(part) for part in torch.split(pixels, BATCH)])
     leaves = tree.num_leaves
-    start, depths, radii, found = leaves, [], [], []
+    start, depths, found = leaves, [], []
     for depth in range(1, tree.num_depths + 1):
         nodes = len(tree.levels[depth - 1])
         first = 0 if depth == tree.num_depths else start
@@ -86,7 +84,6 @@ def measure(name: str, dataset: str, limit: int, seed: int) -> dict[str, Any]:
         margin = margins(logits[:, columns], truth)
         low, high = bootstrap(margin.numpy(), seed)
         radius = bound.points[columns].norm(dim=1)
-        radii.append(radius.numpy())
         found.append(margin.numpy())
         depths.append(
             {
@@ -103,10 +100,7 @@ def measure(name: str, dataset: str, limit: int, seed: int) -> dict[str, Any]:
     return {
         "protocol": protocol.name,
         "n": len(images),
-        "growth": {
-            "radius": counted(np.concatenate(list(outward(radii, bound.layout.leaf_to_node.numpy())))),
-            "margin": counted(found[-1] - found[0]),
-        },
+        "margin_growth": counted(found[-1] - found[0]),
         "weights_hash": model.weights_hash,
         "image_radius": round(float(head.image_points(embedded).norm(dim=1).mean()), 4),
         "depths": depths,
@@ -117,17 +111,6 @@ def margins(logits: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     """Return z_y - max of the others [n]."""
     own = logits.gather(1, truth[:, None])[:, 0]
     return own - logits.scatter(1, truth[:, None], -torch.inf).amax(dim=1)
-
-
-def outward(radii: Sequence[np.ndarray], leaf_to_node: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield, for each depth but the leaves, the mean radius of each node's children less its own.
-
-    A node counts once however many children it has: edges of one parent share its radius, and would not be independent.
-    """
-    for depth, (parents, nodes) in enumerate(itertools.pairwise(leaf_to_node)):
-        first = np.unique(nodes, return_index=True)[1]
-        of, children = parents[first], radii[depth + 1]
-        yield np.bincount(of, weights=children) / np.bincount(of) - radii[depth]
 
 
 def counted(differences: np.ndarray) -> dict[str, int]:

@@ -118,9 +118,8 @@ def collect_records(folders: Folders, selection: Selection) -> list[Record]:
     """
     found = as_folders(folders)
     paths = [path for folder in found for path in _files(folder)]
-    # By content, not by bytes: of several folders one may hold a copy.
-    wanted = {(r.identity.cell, r.identity.model.weights_hash, r.created, r.verdicts.sha256): r
-              for r in map(read_record, paths) if selection.takes(r)}  # fmt: skip
+    found_records = [record for record in map(read_record, paths) if selection.takes(record)]
+    wanted = {(r.identity.model_dump_json(), r.created, r.verdicts.sha256): r for r in found_records}
     records = list(wanted.values())
     if not records:
         raise nothing_found(folders, selection, len(paths))

@@ -101,6 +101,28 @@ def reference_lines(columns: Sequence[Column]) -> list[Line]:
     return lines
 
 
+def majority_notes(columns: Sequence[Column]) -> list[str]:
+    """Say how many robust figures lie below what ignoring the image gives there; nothing if none does."""
+    counted = [_below([robust for _, robust in c.cells.values()], c.reference[1]) for c in columns]
+    return _said_below(sum(below for below, _ in counted), sum(of for _, of in counted))
+
+
+def below_majority(robust: Sequence[Value], majority: float | None) -> list[str]:
+    """Say the same of robust figures that stand beside one majority."""
+    return _said_below(*_below(robust, majority))
+
+
+def _below(robust: Sequence[Value], majority: float | None) -> tuple[int, int]:
+    figures = [value.content for value in robust if isinstance(value.content, float) and majority is not None]
+    return sum(figure < (majority or 0) for figure in figures), len(figures)
+
+
+def _said_below(below: int, of: int) -> list[str]:
+    return [f"{below} of {of} robust figures lie below majority: always naming the most frequent node keeps more"] * (
+        below > 0
+    )
+
+
 def stacked(tables: Sequence[Table], above: Sequence[Line], notes: Sequence[str], label: str) -> Table:
     """Return the blocks of some tables under one heading, with lines above them."""
     rows, rules = list(above), []

@@ -16,6 +16,7 @@ from hierbench.reporting.grid import (
     grid,
     grid_notes,
     key_of,
+    majority_notes,
     mean_column,
     records_of,
     reference_lines,
@@ -67,7 +68,7 @@ def methods_datasets_report(
     where = "the leaves" if depth is None else f"depth {depth}"
     title = f"Accuracy (%) at {where}, protocol {first.identity.protocol.name}{threat}"
     about = "; ".join(_about(next(s for s in standings if s.ground.dataset == name)) for name in datasets)
-    notes = [*grid_notes(standings, shown), about, *left_out]
+    notes = [*grid_notes(standings, shown), *majority_notes(columns), about, *left_out]
     label = f"methods-datasets-{first.identity.protocol.name}"
     table = stacked([grid(title, columns, standings)], above, notes, label)
     if reported:
@@ -93,6 +94,7 @@ def methods_depths_report(
     title = f"Accuracy (%) on {dataset} by depth of tree {tree.name}, {', '.join(threats)}"
     blocks, rows = [], []
     above: list[Line] = []
+    shown_columns: list[Column] = []
     for ground, threat in zip(grounds, threats, strict=True):
         members = [s for s in standings if s.ground == ground]
         found: dict[int, dict[Key, DepthFigures]] = {depth: {} for depth in wanted}
@@ -103,13 +105,14 @@ def methods_depths_report(
                     rows.append(standing_row(standing, shown, at))
         columns: list[Column] = [column_of(f"depth {depth}", cells) for depth, cells in found.items()]
         above = above or reference_lines(columns)
+        shown_columns += columns
         blocks.append(grid(title, columns, members, block="" if len(grounds) == 1 else threat))
     if not rows:
         raise InputError(f"--scoring: no record was scored by {shown.scoring}")
     protocol = first.identity.protocol.name
     nodes = ", ".join(str(entry.nodes) for entry in first.depths)
     about = f"protocol {protocol}; {_about(standings[0])}; {nodes} nodes at depths 1 to {len(first.depths)}"
-    notes = [*grid_notes(standings, shown), about, *left_out]
+    notes = [*grid_notes(standings, shown), *majority_notes(shown_columns), about, *left_out]
     table = stacked(blocks, above, notes, f"methods-depths-{protocol}-{dataset}")
     if reported:
         defences = {r.identity.model.defence for r in records_of(standings)}

@@ -13,7 +13,7 @@ from hierbench.board.ledger import Ground, Placed, Standing
 from hierbench.errors import InputError
 from hierbench.evaluation.scores import proportion
 from hierbench.reporting.comparable import PROTOCOL, check_comparable
-from hierbench.reporting.grid import GREY, RANKS, first_record, records_of, remarks
+from hierbench.reporting.grid import BLANK, GREY, RANKS, below_majority, first_record, records_of, remarks
 from hierbench.reporting.labels import attack_labels
 from hierbench.reporting.layouts import proportion_value
 from hierbench.reporting.methods import standing_row
@@ -79,6 +79,7 @@ def _table(
     attacks = sorted(kinds, key=lambda name: (KINDS.index(kinds[name]), name))
     on_images = [name for name in attacks if kinds[name] == "image"]
     names, rows, lines = names_of(standings), [], []
+    reference: tuple[float | None, float | None] = (None, None)
     for standing in standings:
         check_verdicts(standing)
         parts = {name: tuple(p for p in standing.placed if heading_of[p.path] == name) for name in attacks}
@@ -90,6 +91,7 @@ def _table(
         if not known:
             continue
         clean = next(iter(known.values()))
+        reference = clean.chance, clean.majority
         values = (proportion_value(known[name].robust, grey=clean.grey) if name in known else Value(None, "share")
                   for name in parts)  # fmt: skip
         lines.append((Value(names[standing.entry.model, standing.entry.weights_hash]), proportion_value(clean.clean),
@@ -98,7 +100,7 @@ def _table(
             part = Standing(standing.entry, standing.ground, parts[name])
             rows.append({**standing_row(part, shown, figures), "column": name})
     columns = ("model", "clean", *attacks, *([ALL] if len(on_images) > 1 else []))
-    return _written(standings, shown, depth, columns, lines, failed), rows
+    return _written(standings, shown, depth, columns, lines, reference, failed), rows
 
 
 def _headings(placed: Sequence[Placed]) -> list[str]:
@@ -122,6 +124,7 @@ def _written(
     depth: int | None,
     columns: Sequence[str],
     lines: Sequence[Line],
+    reference: tuple[float | None, float | None],
     failed: Sequence[str],
 ) -> Table:
     ground, first = standings[0].ground, first_record(standings[0])
@@ -131,6 +134,10 @@ def _written(
         f"n = {standings[0].samples}"
     )
     grey = any(value.grey for line in lines for value in line)
+    above: list[Line] = [
+        (Value(name), Value(share, "share"), *[BLANK] * (len(columns) - 2))
+        for name, share in zip(("chance", "majority"), reference, strict=True)
+    ]
     among = [placed for standing in standings for placed in standing.placed]
     notes = [
         *([RANKS] if len(lines) > 1 else []),
@@ -138,11 +145,12 @@ def _written(
         *(["rollup, direct: whose verdict stopped the attack"] if any(", " in name for name in columns) else []),
         f"protocol {first.identity.protocol.name}, {ground.dataset} {ground.split}",
         *([GREY] if grey else []),
+        *below_majority([value for line in lines for value in line[2:]], reference[1]),
         *remarks(among, names_of(standings)),
         *failed,
     ]
     label = f"methods-attacks-{first.identity.protocol.name}-{ground.dataset}-{standings[0].samples}"
-    return Table(title, tuple(columns), tuple(ranked(lines)), tuple(notes), label=label, intervals="none")
+    return Table(title, tuple(columns), (*above, *ranked(lines)), tuple(notes), label=label, intervals="none")
 
 
 def _figures(standing: Standing, shown: Shown, depth: int | None) -> DepthFigures | None:

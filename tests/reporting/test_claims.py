@@ -145,9 +145,11 @@ def test_the_interval_is_students_over_the_seeds_and_p_the_worst_of_them(claims_
     [
         ((30, 28), "not shown"),  # two seeds
         ((30, 28, -26), "not shown"),  # a seed the other way: the mean is smaller than n can show
-        ((40, 38, -6), "did not hold"),  # and here it is not
-        ((30, 28, 2), "did not hold"),  # the interval over the seeds reaches 0
+        ((40, 38, -6), "not shown"),  # and here it is not, and says nothing either way
+        ((30, 28, 2), "not shown"),  # the interval over the seeds reaches 0
         ((-30, -28, -26), "did not hold"),  # the other way round
+        ((-40, -38, 6), "did not hold"),  # a seed the other way, and the mean below 0 by more than n can find
+        ((-3, -2, -3), "not shown"),  # against the claim, and smaller than n can show
         ((2, 3, 2), "not shown"),  # all above 0, and smaller than n can show
         ((30, 29, 28), "held"),
     ],
@@ -259,8 +261,9 @@ def finding_of(**said: object) -> Finding:
 
 def test_a_difference_must_be_larger_than_what_would_matter() -> None:
     assert verdict_of(finding_of()) == "held"
-    assert verdict_of(finding_of(low=0.05)) == "did not hold"
-    assert verdict_of(finding_of(p_holm=0.06)) == "did not hold"
+    assert verdict_of(finding_of(low=0.05)) == "not shown"
+    assert verdict_of(finding_of(p_holm=0.06)) == "not shown"
+    assert verdict_of(finding_of(low=0.02, high=0.08)) == "did not hold", "wholly below what would matter"
 
 
 def test_a_claim_is_as_good_as_its_worst_contrast() -> None:

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 
 from hierbench.errors import InputError
 from hierbench.evaluation.statistics import mcnemar
-from hierbench.hierarchy.catalogue import load_hierarchy
-from hierbench.reporting.claims.evidence import Evidence, Grown
+from hierbench.reporting.claims.evidence import Evidence
 from hierbench.reporting.claims.file import Claim, read_claims
-from hierbench.reporting.claims.growth import read_growth
 from hierbench.reporting.claims.judge import judge
+from hierbench.reporting.claims.margins import read_margins
 from hierbench.reporting.claims.report import claims_report
 from hierbench.reporting.collect import Selection
 from hierbench.reporting.standings import gather
@@ -49,11 +44,11 @@ measure = "success"
 first = { attack = "text_synonyms", aimed = "leaf" }
 second = { attack = "text_synonyms", aimed = 2, depth = 2 }
 """
-GROWTH = """
+MARGIN = """
 [[claim.contrast]]
 models = ["hier_aft.tiny"]
 datasets = ["cifar100"]
-measure = "radius"
+measure = "margin"
 """
 
 
@@ -92,57 +87,56 @@ def test_a_side_scored_at_another_depth_says_so(claim: Callable[[str], Any]) -> 
 def norms(tmp_path: Path, **row: Any) -> Path:
     path = tmp_path / "norms.json"
     whole = {"cell": "hier_aft.tiny-s1/cifar100", "protocol": "tiny-v1",
-             "growth": {name: {"n": 10, "grew": 7, "shrank": 2} for name in ("radius", "margin")}, **row}  # fmt: skip
+             "margin_growth": {"n": 10, "grew": 7, "shrank": 2}, **row}  # fmt: skip
     path.write_text(json.dumps({"rows": [whole]}), encoding="utf-8")
     return path
 
 
 def test_growth_is_the_share_that_grew_less_the_share_that_shrank(claim: Callable[[str], Any], tmp_path: Path) -> None:
-    evidence = Evidence([], read_growth("tiny-v1", norms(tmp_path)))
-    ((finding,),) = [entry.findings for entry in judge(claim(GROWTH), evidence)]
+    evidence = Evidence([], read_margins("tiny-v1", norms(tmp_path)))
+    ((finding,),) = [entry.findings for entry in judge(claim(MARGIN), evidence)]
     assert finding.differences == (pytest.approx(0.5),) and finding.samples == 10
     assert finding.p_value == pytest.approx(2 * sum((1, 9, 36)) / 2**9), "the exact sign test of 7 against 2"
     assert finding.verdict == "not shown", "one seed shows nothing"
-    assert read_growth("digits-v1", norms(tmp_path)) == {}
+    assert read_margins("digits-v1", norms(tmp_path)) == {}
 
 
 @pytest.mark.parametrize(
     "row",
     [
-        {"growth": {"radius": {"n": 3, "grew": 2, "shrank": 2}, "margin": {"n": 1, "grew": 1, "shrank": 0}}},
-        {"growth": {"radius": {"n": 0, "grew": 0, "shrank": 0}, "margin": {"n": 1, "grew": 1, "shrank": 0}}},
-        {"growth": {}},
-        {"growth": {"radius": {"n": 1.5, "grew": 1, "shrank": 0}, "margin": {"n": 1, "grew": 1, "shrank": 0}}},
-        {"growth": {"radius": {"n": 9 * 10**15, "grew": 1, "shrank": 0}, "margin": {"n": 1, "grew": 1, "shrank": 0}}},
-        {"cell": 5, "protocol": "tiny-v1", "growth": [1]},
-        {"growth": None},
+        {"margin_growth": {"n": 3, "grew": 2, "shrank": 2}},
+        {"margin_growth": {"n": 0, "grew": 0, "shrank": 0}},
+        {"margin_growth": {"n": 1.5, "grew": 1, "shrank": 0}},
+        {"margin_growth": {"n": 9 * 10**15, "grew": 1, "shrank": 0}},
+        {"margin_growth": {}},
+        {"margin_growth": None},
+        {"cell": 5, "margin_growth": [1]},
     ],
 )
 def test_counts_that_cannot_be_are_refused(tmp_path: Path, row: dict[str, Any]) -> None:
     path = norms(tmp_path, **row)
     with pytest.raises(InputError, match=r"norms\.json: not a record of benchmarks/norms\.py"):
-        read_growth("tiny-v1", path)
+        read_margins("tiny-v1", path)
     with pytest.raises(InputError, match=r"none\.json: No such file"):
-        read_growth("tiny-v1", tmp_path / "none.json")
+        read_margins("tiny-v1", tmp_path / "none.json")
 
 
 def test_the_project_s_own_counts_are_read() -> None:
-    found = read_growth("tiny-v1")
-    assert Grown("hier_aft.tiny", "cifar100", "radius") in found
-    parents = sum(len(load_hierarchy("cifar100").level(depth)) for depth in range(1, 5))
-    assert len(found[Grown("hier_aft.tiny", "cifar100", "radius")].first) == parents
+    found = read_margins("tiny-v1")
+    (images,) = {len(pair.first) for (model, dataset), pair in found.items() if dataset == "cifar100"}
+    assert images == 883 and ("hier_aft.tiny", "cifar100") in found
 
 
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ('measure = "radius"\ndepths = [1]', "depths: known are datasets, models, measure"),
+        ('measure = "margin"\ndepths = [1]', "depths: known are datasets, models, measure"),
         ('measure = "margin"\nfirst = { attack = "none" }', "first: known are"),
-        ('measure = "size"', "measure: 'size' is none of accuracy, rank_preservation, success, radius, margin"),
+        ('measure = "size"', "measure: 'size' is none of accuracy, rank_preservation, success, margin"),
     ],
 )
 def test_a_measure_of_models_has_no_sides(claim: Callable[[str], Any], change: str, reason: str) -> None:
-    whole = GROWTH.replace('measure = "radius"', change)
+    whole = MARGIN.replace('measure = "margin"', change)
     if "size" in change:
         whole += 'depths = [1]\nfirst = { attack = "none" }\nsecond = { attack = "none" }\n'
     with pytest.raises(InputError) as caught:
@@ -166,36 +160,16 @@ def test_a_side_says_only_what_its_measure_asks(claim: Callable[[str], Any], old
     assert reason in str(caught.value)
 
 
-def test_growth_has_no_attack_or_depth_in_the_long_form(claim: Callable[[str], Any]) -> None:
-    (row,) = claims_report(claim(GROWTH), STUDY).rows
+def test_margins_have_no_attack_or_depth_in_the_long_form(claim: Callable[[str], Any]) -> None:
+    (row,) = claims_report(claim(MARGIN), STUDY).rows
     assert all(row[name] is None for name in ("depth", "scored_by", "first_attack", "second_eps", "first_depth"))
     notes = claims_report(claim(SUCCESS), STUDY).tables[1].notes
     assert any("broken of what both" in note for note in notes) and not any("sign test" in note for note in notes)
 
 
-@pytest.fixture(scope="module")
-def script() -> ModuleType:
-    """``benchmarks/norms.py``."""
-    folder = ROOT / "benchmarks"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(folder))
-        spec = importlib.util.spec_from_file_location("norms_script", folder / "norms.py")
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        patch.setitem(sys.modules, "norms_script", module)
-        spec.loader.exec_module(module)
-    return module
-
-
-def test_a_node_counts_once_by_the_mean_of_its_children(script: ModuleType) -> None:
-    leaf_to_node = np.array([[0, 0, 0, 1], [0, 0, 1, 2], [0, 1, 2, 3]])
-    radii = [np.array([0.1, 0.4]), np.array([0.2, 0.3, 0.4]), np.array([0.5, 0.1, 0.6, 0.4])]
-    found = list(script.outward(radii, leaf_to_node))
-    assert [np.round(part, 6).tolist() for part in found] == [[0.15, 0.0], [0.1, 0.3, 0.0]]
-    assert script.counted(np.concatenate(found)) == {"n": 5, "grew": 3, "shrank": 0}
-
-
-def test_a_claim_may_be_of_growth_alone(claim: Callable[[str], Any]) -> None:
-    (read,) = claim(GROWTH).claims
+def test_a_claim_may_be_of_margins_alone(claim: Callable[[str], Any]) -> None:
+    (read,) = claim(MARGIN).claims
     assert isinstance(read, Claim)
-    assert read.contrasts[0].words() == "hier_aft.tiny: nodes whose children lie further out − the others"
+    assert (
+        read.contrasts[0].words() == "hier_aft.tiny: images of larger margin at the leaves than at depth 1 − the others"
+    )

@@ -9,7 +9,8 @@ import pytest
 
 from hierbench.errors import InputError
 from hierbench.evaluation.stored import read_record
-from hierbench.reporting.build import make_report
+from hierbench.hierarchy.catalogue import load_hierarchy
+from hierbench.reporting.build import LayoutName, make_report
 from hierbench.reporting.collect import Selection
 from reporting.toy_records import toy_record
 
@@ -62,7 +63,7 @@ def test_each_sample_list_is_a_table_of_its_own_and_texts_are_in_no_worst_case_o
     assert kinds == sorted(kinds, key=["multilevel", "multimodal", "text"].index) and "text" in kinds
     assert texts[-1] == "all on images"
     images = [n for n, name in enumerate(texts) if name.startswith("multilevel_pgd")]
-    for row in tables[1].rows:
+    for row in tables[1].rows[2:]:
         least = min(float(str(row[n].content)) for n in images)
         assert float(str(row[-1].content)) >= least - 0.02, "a text attack leaves far less than the two on images do"
 
@@ -101,3 +102,25 @@ def test_tables_of_several_prompts_are_told_apart_in_every_form() -> None:
     prompts = [table.title.rpartition("prompts ")[2] for table in report.tables]
     assert len(labels) == 3 == len(set(labels)) and prompts == sorted(prompts), "the order is not that of a hash"
     assert len({row["template"] for row in report.rows}) == 3
+
+
+@pytest.mark.parametrize("layout", ["methods-attacks", "methods-depths", "methods-datasets"])
+def test_what_ignoring_the_image_keeps_stands_above_and_how_many_figures_are_below_it(layout: LayoutName) -> None:
+    selection = Selection(
+        protocol="tiny-v1", dataset="cifar100", eps="4/255", attack="superclass_pgd", scoring="rollup"
+    )
+    (table,) = make_report(layout, RECORDS, selection, depth="1").tables
+    labels = [str(row[0].content) for row in table.rows]
+    assert labels[:2] == ["chance", "majority"]
+    lines = pd.read_parquet(next((RECORDS / "tiny-v1" / "clip").glob("cifar100.deep.superclass_pgd.rollup.*.parquet")))
+    top = load_hierarchy("cifar100").leaf_to_node[0][lines["label"]]
+    majority = max((top == node).mean() for node in set(top))
+    assert table.rows[1][1].content == pytest.approx(majority)
+    robust = [value.content for row in table.rows[2:] for value in row[2:] if value.content is not None]
+    below = sum(value < majority for value in robust)
+    assert (
+        below
+        and f"{below} of {len(robust)} robust figures lie below majority: always naming the most frequent node "
+        "keeps more"
+        in table.notes
+    )

@@ -11,7 +11,7 @@ import numpy as np
 from hierbench.board.ledger import Placed
 from hierbench.evaluation.records import Record
 from hierbench.evaluation.verdicts import Bools, Floats
-from hierbench.reporting.claims.file import CLEAN, GROWTH, LEAF, RANKS, SUCCESS, Contrast, Depth, Side
+from hierbench.reporting.claims.file import CLEAN, LEAF, MARGIN, RANKS, SUCCESS, Contrast, Depth, Side
 from hierbench.reporting.classes import known_images
 
 ASKED = ("attack:", "eps:", "scoring:", "limit:")
@@ -26,20 +26,11 @@ class Pair:
     second: Bools | Floats
 
 
-@dataclass(frozen=True)
-class Grown:
-    """Whose growth over depth was counted, where, and of what."""
-
-    model: str
-    dataset: str
-    measure: str
-
-
 class Evidence:
     """Records of one protocol, looked up by what a side of a contrast asks for."""
 
-    def __init__(self, placed: Sequence[Placed], growth: Mapping[Grown, Pair] | None = None) -> None:
-        self._growth = {} if growth is None else growth
+    def __init__(self, placed: Sequence[Placed], margins: Mapping[tuple[str, str], Pair] | None = None) -> None:
+        self._margins = {} if margins is None else margins
         self._by_model: dict[tuple[str, str], list[Placed]] = {}
         for found in placed:
             identity = found.record.identity
@@ -52,9 +43,9 @@ class Evidence:
 
     def pair(self, contrast: Contrast, seed: str) -> Pair | None:
         """Return the verdicts of both sides over the samples they share, or None."""
-        if contrast.measure in GROWTH:
+        if contrast.measure == MARGIN:
             name = contrast.first.model + seed if _seeded(contrast.first) else contrast.first.model
-            return self._growth.get(Grown(name, contrast.dataset, contrast.measure))
+            return self._margins.get((name, contrast.dataset))
         firsts = self._measured(contrast, contrast.first, seed)
         seconds = self._measured(contrast, contrast.second, seed)
         best: Pair | None = None

@@ -23,13 +23,11 @@ CLEAN = "none"
 """Attack of a side that is the clean images."""
 LEAF: Literal["leaf"] = "leaf"
 Depth = int | Literal["leaf"]
-ACCURACY, RANKS, SUCCESS, RADIUS, MARGIN = "accuracy", "rank_preservation", "success", "radius", "margin"
-GROWTH = (RADIUS, MARGIN)
-"""Measures of a model rather than of its records: whether children lie further out than their parent, and margins of
-images are larger at the leaves than at the coarsest depth (``benchmarks/norms.py`` counts both)."""
-MEASURES = (ACCURACY, RANKS, SUCCESS, *GROWTH)
+ACCURACY, RANKS, SUCCESS, MARGIN = "accuracy", "rank_preservation", "success", "margin"
+MEASURES = (ACCURACY, RANKS, SUCCESS, MARGIN)
 """What of a sample is compared: whether it is right; how much of the backbone's top five leaves it keeps; whether the
-attack broke it, of those that both sides have right when clean; and ``GROWTH``."""
+attack broke it, of those that both sides have right when clean; and, of a model rather than of its records, whether the
+clean margin is larger at the leaves than at the coarsest depth (``benchmarks/norms.py`` counts these)."""
 SPLITS = get_args(Classes)
 """Classes whose images count; ``seen``: those of the class split that training may use."""
 
@@ -77,8 +75,8 @@ class Contrast:
     def words(self) -> str:
         """The difference in words: what both sides share is said once."""
         one, other = self.first, self.second
-        if self.measure in GROWTH:
-            return f"{one.model}: {_GROWN[self.measure]}"
+        if self.measure == MARGIN:
+            return f"{one.model}: images of larger margin at the leaves than at depth 1 − the others"
         first, second = one.condition(), other.condition()
         shared = "" if one.template is None or one.template != other.template else f', "{one.template}"'
         shared += {RANKS: ", rank preservation", SUCCESS: ", broken of what both have right"}.get(self.measure, "")
@@ -95,12 +93,6 @@ class Contrast:
     def scored_at(self, side: Side) -> Depth:
         """Return the depth that a side is scored at."""
         return self.depth if side.depth is None else side.depth
-
-
-_GROWN = {
-    RADIUS: "nodes whose children lie further out − the others",
-    MARGIN: "images of larger margin at the leaves than at depth 1 − the others",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,8 +230,8 @@ class _Reader:
         return _QUOTE.sub(figure, text)
 
     def contrasts(self, where: str, table: Any, eps: Mapping[str, str]) -> list[Contrast]:
-        if isinstance(table, dict) and table.get("measure") in GROWTH:
-            return self.growth(where, table, eps)
+        if isinstance(table, dict) and table.get("measure") == MARGIN:
+            return self.margins(where, table, eps)
         self.table(where, table, _CONTRAST, needed=("datasets", "depths", "first", "second"))
         scored_by = table.get("scored_by", "rollup")
         if scored_by not in SCORINGS:
@@ -290,7 +282,7 @@ class _Reader:
         if "depth" in side and (measure != SUCCESS or where.endswith("first")):
             self.refuse(f"{where}.depth", f"only the second side of measure {SUCCESS!r} has a depth of its own")
 
-    def growth(self, where: str, table: Any, eps: Mapping[str, str]) -> list[Contrast]:
+    def margins(self, where: str, table: Any, eps: Mapping[str, str]) -> list[Contrast]:
         """Return the contrasts of a measure of models: they have no sides, attacks or depths of their own."""
         known = {key: _CONTRAST[key] for key in ("datasets", "models", "measure")}
         self.table(where, table, known, needed=("datasets", "models"))

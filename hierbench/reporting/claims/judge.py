@@ -134,19 +134,20 @@ def verdict_of(finding: Finding) -> Verdict:
     """Return the verdict on a finding whose ``p_holm`` is known.
 
     ``held``: three seeds or more, every one above 0, the interval over the seeds above ``least`` and the corrected p
-    below 0.05. ``did not hold``: the same the other way round, or an interval wholly below what would matter. What is
-    neither was ``not shown``: too few seeds, seeds that disagree, or a difference smaller than n could show.
+    below 0.05. ``did not hold``: the same the other way round; an interval wholly below ``least``; or, short of that, a
+    mean below 0 by more than one seed's test can find. What is neither is ``not shown``: too few seeds, seeds that
+    disagree, a difference smaller than n could show, or one for the claim that the correction does not bear out.
     """
     if finding.mean is None or finding.p_holm is None:
         return "not measured"
     if finding.seeds < MIN_SEEDS or finding.low is None or finding.high is None:
         return "not shown"
-    least = finding.contrast.least
     sure = finding.p_holm < SIGNIFICANCE
-    if sure and all(d > 0 for d in finding.differences) and finding.low > least:
+    if sure and all(d > 0 for d in finding.differences) and finding.low > finding.contrast.least:
         return "held"
     if sure and all(d < 0 for d in finding.differences) and finding.high < 0:
         return "did not hold"
-    if finding.detectable is not None and abs(finding.mean) < finding.detectable:
-        return "not shown"
-    return "did not hold"
+    if 0 < finding.high < finding.contrast.least:
+        return "did not hold"
+    against = finding.mean < 0 and finding.detectable is not None and -finding.mean >= finding.detectable
+    return "did not hold" if against else "not shown"

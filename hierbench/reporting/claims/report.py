@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from hierbench.board.ledger import Placed
 from hierbench.reporting.claims.evidence import Evidence
-from hierbench.reporting.claims.file import GROWTH, MARGIN, RADIUS, SUCCESS, ClaimsFile, Contrast
-from hierbench.reporting.claims.growth import read_growth
+from hierbench.reporting.claims.file import MARGIN, SUCCESS, ClaimsFile, Contrast
 from hierbench.reporting.claims.judge import MIN_SEEDS, Finding, Judged, judge
+from hierbench.reporting.claims.margins import read_margins
 from hierbench.reporting.collect import Folders, Selection
 from hierbench.reporting.standings import gather
 from hierbench.reporting.table import Report, Row, Table, Value
@@ -26,8 +26,8 @@ def claims_report(claims: ClaimsFile, records: Folders) -> Report:
 def judged_records(claims: ClaimsFile, records: Folders) -> tuple[tuple[Judged, ...], list[Placed]]:
     """Return the claims as folders of records bear them out, and the records that were looked at."""
     placed = [p for p in gather(records, Selection(protocol=claims.protocol)) if not p.record.checks.failed]
-    grown = any(contrast.measure in GROWTH for claim in claims.claims for contrast in claim.contrasts)
-    return judge(claims, Evidence(placed, read_growth(claims.protocol) if grown else None)), placed
+    asked = any(contrast.measure == MARGIN for claim in claims.claims for contrast in claim.contrasts)
+    return judge(claims, Evidence(placed, read_margins(claims.protocol) if asked else None)), placed
 
 
 def _summary(claims: ClaimsFile, judged: Sequence[Judged], placed: Sequence[Placed]) -> Table:
@@ -40,9 +40,9 @@ def _summary(claims: ClaimsFile, judged: Sequence[Judged], placed: Sequence[Plac
         lines.append(tuple(map(Value, (entry.claim.statement, entry.claim.printed, verdict, said, why))))
     notes = (
         f"protocol {claims.protocol}, {len(placed)} records; a claim held only where every contrast below it did",
-        "printed: what the source says; a thought: why it may not have held here",
+        "printed: what the source says; possible reason: why it may not have held here, not tested",
     )
-    return Table(claims.title, ("claim", "printed", "here", "contrasts", "a thought"), tuple(lines), notes)
+    return Table(claims.title, ("claim", "printed", "here", "contrasts", "possible reason"), tuple(lines), notes)
 
 
 def _details(claims: ClaimsFile, judged: Sequence[Judged]) -> Table:
@@ -64,9 +64,10 @@ def _details(claims: ClaimsFile, judged: Sequence[Judged]) -> Table:
         *_measured_otherwise(measured_contrasts),
         "p: exact McNemar over the samples, or a paired sign flip for rank preservation; the largest of the seeds; "
         "Holm: over all rows measured",
-        "detectable: smallest difference one seed finds with 80 % power (–: none, the two disagree too rarely)",
-        f"held: at least {MIN_SEEDS} seeds, all above 0, the interval too, Holm < 0.05; not shown: too few seeds, or "
-        "smaller than detectable; did not hold: the rest",
+        "detectable: smallest difference that one seed's test finds with 80 % power at 0.05, before Holm's correction "
+        "(–: none, the two disagree too rarely)",
+        f"held: at least {MIN_SEEDS} seeds, all above 0, the interval too, Holm < 0.05; did not hold: the opposite is "
+        "shown so, or a mean below 0 by more than is detectable; not shown: the rest",
         *([f"{missing} contrasts were not measured and are not shown"] if missing else []),
     )
     return Table(f"{claims.title}: every contrast", headings, tuple(lines), notes, rules=tuple(rules[1:]),
@@ -79,8 +80,6 @@ def _measured_otherwise(contrasts: Sequence[Contrast]) -> list[str]:
     said = {
         SUCCESS: "broken of what both have right: the share that the attack broke of the samples right at both depths "
         "when clean",
-        RADIUS: "children lie further out: their mean radius against the node's own, n nodes that have children; p is "
-        "that of a sign test",
         MARGIN: "larger margin: n images at two depths, p is that of a sign test",
     }
     return [words for measure, words in said.items() if measure in measures]
@@ -108,14 +107,14 @@ def _line(finding: Finding) -> Line:
 
 def _scored_at(contrast: Contrast) -> str | int:
     """Return the depth of both sides, or of each; empty where it is no matter of one depth."""
-    if contrast.measure in GROWTH:
+    if contrast.measure == MARGIN:
         return ""
     depths = dict.fromkeys(contrast.scored_at(side) for side in (contrast.first, contrast.second))
     return next(iter(depths)) if len(depths) == 1 else " and ".join(map(str, depths))
 
 
 def _place(contrast: Contrast) -> str:
-    if contrast.measure in GROWTH:
+    if contrast.measure == MARGIN:
         return contrast.dataset
     words = [contrast.dataset, f"{contrast.first.eps}"]
     words += [] if contrast.scored_by == "rollup" else [contrast.scored_by]
@@ -128,7 +127,7 @@ def _rows(claims: ClaimsFile, judged: Sequence[Judged]) -> list[Row]:
     for entry in judged:
         for finding in entry.findings:
             contrast = finding.contrast
-            grown = contrast.measure in GROWTH
+            grown = contrast.measure == MARGIN
             sides: Row = {}
             for name, side in (("first", contrast.first), ("second", contrast.second)):
                 said = {"attack": side.attack, "aimed": side.aimed, "eps": side.eps, "template": side.template,
