@@ -17,7 +17,7 @@ from hierbench.datasets.seen import load_seen
 from hierbench.errors import HierbenchError, InputError
 from hierbench.evaluation import scores
 from hierbench.evaluation.records import Record
-from hierbench.evaluation.verdicts import Bools, Ints, Verdicts, read_verdicts
+from hierbench.evaluation.verdicts import Bools, Ints, Verdicts
 from hierbench.hierarchy.catalogue import load_hierarchy
 from hierbench.hierarchy.tree import Hierarchy
 from hierbench.reporting.standings import check_verdict_file
@@ -30,12 +30,13 @@ Classes = Literal["all", "seen", "unseen"]
 class Part(Placed):
     """A record over some of its samples: scores and counts are theirs; cost, checks and files stay the whole run's."""
 
-    rows: Ints = field(kw_only=True, compare=False)
+    whole: Placed = field(kw_only=True, compare=False, repr=False)
+    rows: Ints = field(kw_only=True, compare=False, repr=False)
 
     @cached_property
     def verdicts(self) -> Verdicts:
         """The verdicts of these samples."""
-        return read_verdicts(self.path.with_name(self.record.verdicts.file)).over(self.rows)
+        return self.whole.verdicts.over(self.rows)
 
 
 @dataclass(frozen=True)
@@ -170,7 +171,7 @@ def _part(placed: Placed, classes: Classes) -> Part:
         raise InputError(f"--classes {classes}: {placed.path}: {error}") from None
     except (HierbenchError, ValueError, TypeError, LookupError) as error:
         raise InputError(f"--classes {classes}: {path}: its verdicts cannot be read ({error})") from None
-    return Part(record, placed.path, placed.credit, rows=rows)
+    return Part(record, placed.path, placed.credit, whole=placed, rows=rows)
 
 
 def _check_fit(placed: Placed, tree: Hierarchy) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hierbench.board.ledger import Placed
 from hierbench.errors import InputError
-from hierbench.reporting.classes import known_classes
+from hierbench.reporting.classes import known_classes, known_images
 from hierbench.reporting.comparable import SAME_GROUND, check_comparable
 from hierbench.reporting.grid import (
     Column,
@@ -51,8 +51,12 @@ def methods_seen_report(placed: Sequence[Placed], shown: Shown, *, depths: Seque
     images: dict[str, int] = {}
     for standing in standings:
         check_verdicts(standing)
+    placed_first = standings[0].placed[0]
+    seen = known_images(placed_first)
+    if seen is None:
+        raise InputError(f"{placed_first.path}: its verdicts have labels that are none of the {len(known)} classes")
     for group in GROUPS:
-        members = known[standings[0].placed[0].verdicts.labels] == (group == "seen")
+        members = seen == (group == "seen")
         images[group] = int(members.sum())
         for depth in wanted if members.any() else ():
             found: dict[Key, DepthFigures] = {}
