@@ -173,3 +173,17 @@ def test_a_claim_may_be_of_margins_alone(claim: Callable[[str], Any]) -> None:
     assert (
         read.contrasts[0].words() == "hier_aft.tiny: images of larger margin at the leaves than at depth 1 − the others"
     )
+
+
+def test_equal_cost_is_what_was_trained() -> None:
+    """The epochs of the plan were worked out by hand; the training records count the passes."""
+    folder = ROOT / "leaderboard" / "trainings" / "tiny-v1"
+
+    def passes(path: Path) -> int:
+        run = json.loads(path.read_text(encoding="utf-8"))["run"]
+        return int(run["forwards"] + run["backwards"])
+
+    others = sorted(folder.glob("*-equal-cost.json"))
+    assert others
+    for path in others:
+        assert passes(path) == pytest.approx(passes(folder / "tecoa.tiny-s1.json"), rel=0.02), path.name
