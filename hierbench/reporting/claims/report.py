@@ -36,7 +36,9 @@ def _summary(claims: ClaimsFile, judged: Sequence[Judged], placed: Sequence[Plac
         counts = [sum(f.verdict == word for f in entry.findings) for word in FOUND]
         said = ", ".join(f"{count} {word}" for count, word in zip(counts, FOUND, strict=True) if count)
         why = entry.claim.otherwise if entry.verdict == "did not hold" else ""
-        verdict = entry.verdict if entry.verdict != "did not hold" else "did not hold, at this scale"
+        verdict = {"did not hold": "did not hold, at this scale"}.get(entry.verdict, str(entry.verdict))
+        if entry.verdict == "not measured" and any(finding.seeds for finding in entry.findings):
+            verdict = "not measured in full"
         lines.append(tuple(map(Value, (entry.claim.statement, entry.claim.printed, verdict, said, why))))
     notes = (
         f"protocol {claims.protocol}, {len(placed)} records; a claim held only where every contrast below it did",
