@@ -195,7 +195,7 @@ def passes(protocol: str, patterns: list[str]) -> str:
             record = json.loads(found[name].read_text(encoding="utf-8"))
             run = record["run"]
             lines.append(
-                f"| {name} | {record['given']['seed']} | {run['epochs']:g} | {run['forwards']:,} "
+                f"| {name} | {record['given']['seed']} | {run['epochs']:.3g} | {run['forwards']:,} "
                 f"| {run['backwards']:,} | {run['forwards'] + run['backwards']:,} | {run['seconds'] / 60:.0f} |"
             )
     records = f"`weights`, `leaderboard/trainings/{protocol}`"

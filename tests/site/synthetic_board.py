@@ -173,7 +173,7 @@ def write_record(folder: Path, plan: Plan) -> Path:
                 scoring=plan.scoring,  # type: ignore[arg-type]
                 severity_samples=50,
             ),
-            seen_split=SeenSplit(name="seen-v1", hash=HASH),
+            seen_split=SeenSplit(name="seen-v1", hash=load_seen("seen-v1").content_hash),
         ),
         arguments=Arguments(given={"model": plan.model}, resolved={"model": plan.model}),
         environment=Environment(
