@@ -44,7 +44,7 @@ def test_images_of_unseen_classes_are_left_out_and_refused() -> None:
     seen = load_seen()
     digits = load_images("digits", split="train")
     assert len(known_training_images(digits, seen)) == len(digits)
-    hidden = type(seen)("hide", {"digits": ("3",)})
+    hidden = replace(seen, name="hide", unseen={"digits": ("3",)})
     kept = known_training_images(digits, hidden)
     assert 3 not in kept.labels and len(kept) == int((digits.labels != 3).sum())
     with pytest.raises(Exception, match="unseen class"):

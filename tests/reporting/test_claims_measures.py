@@ -81,7 +81,7 @@ def test_success_is_counted_over_what_both_sides_have_right(claim: Callable[[str
 def test_a_side_scored_at_another_depth_says_so(claim: Callable[[str], Any]) -> None:
     table = claims_report(claim(SUCCESS), STUDY).tables[1]
     line = next(row for row in table.rows if str(row[0].content).startswith("clean_ft"))
-    assert "broken of what both have right" in str(line[0].content) and line[2].content == "leaf and 2"
+    assert "at the leaves − at depth 2, share broken" in str(line[0].content) and line[2].content == "leaf and 2"
 
 
 def norms(tmp_path: Path, **row: Any) -> Path:
@@ -164,7 +164,7 @@ def test_margins_have_no_attack_or_depth_in_the_long_form(claim: Callable[[str],
     (row,) = claims_report(claim(MARGIN), STUDY).rows
     assert all(row[name] is None for name in ("depth", "scored_by", "first_attack", "second_eps", "first_depth"))
     notes = claims_report(claim(SUCCESS), STUDY).tables[1].notes
-    assert any("broken of what both" in note for note in notes) and not any("sign test" in note for note in notes)
+    assert any("share broken" in note for note in notes) and not any("sign test" in note for note in notes)
 
 
 def test_a_claim_may_be_of_margins_alone(claim: Callable[[str], Any]) -> None:

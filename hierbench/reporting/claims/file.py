@@ -79,11 +79,13 @@ class Contrast:
             return f"{one.model}: images of larger margin at the leaves than at depth 1 − the others"
         first, second = one.condition(), other.condition()
         shared = "" if one.template is None or one.template != other.template else f', "{one.template}"'
-        shared += {RANKS: ", rank preservation", SUCCESS: ", broken of what both have right"}.get(self.measure, "")
+        shared += {RANKS: ", rank preservation", SUCCESS: ", share broken"}.get(self.measure, "")
         if one.tree == other.tree:
             shared += "" if one.tree is None else f", tree {one.tree}"
         else:
             first, second = (f"{said} in {side.tree or 'its tree'}" for said, side in ((first, one), (second, other)))
+        if one.model == other.model and one.attack == other.attack and second.startswith(f"{one.attack} at"):
+            second = second.removeprefix(one.attack).lstrip()
         if one.model == other.model:
             return f"{one.model}: {first} − {second}{shared}"
         if first == second:

@@ -80,8 +80,7 @@ def _measured_otherwise(contrasts: Sequence[Contrast]) -> list[str]:
     """Say what those contrasts are that do not compare accuracies."""
     measures = {contrast.measure for contrast in contrasts}
     said = {
-        SUCCESS: "broken of what both have right: the share that the attack broke of the samples right on both sides "
-        "when clean",
+        SUCCESS: "share broken: that which the attack broke of the samples right on both sides when clean",
         MARGIN: "larger margin: n images at two depths, p is that of a sign test",
     }
     return [words for measure, words in said.items() if measure in measures]

@@ -54,7 +54,7 @@ def draw_claims(judged: Sequence[Judged], path: Path, *, width: float = WIDTH) -
         named = [(place, plain(words, 110)) for place, (words, finding) in enumerate(rows) if finding is not None]
         axes.set_yticks([place for place, _ in named], [words for _, words in named], fontsize=6)
         axes.tick_params(axis="y", length=0)
-        axes.set_xlabel("difference in points (the claims say: above 0)")
+        axes.set_xlabel("difference in points (claimed: above 0)")
         if axes.get_legend_handles_labels()[0]:
             drawn.legend(loc="outside lower right", ncols=len(seen), frameon=False)
         return save(drawn, path)
