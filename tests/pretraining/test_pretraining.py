@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -72,8 +73,6 @@ def test_the_joint_loss_is_the_weighted_smoothed_cross_entropy() -> None:
 
 
 def fake_photos() -> object:
-    from dataclasses import replace
-
     images = load_images("digits", split="test", limit=8)
     return replace(images, spec=get_spec("cifar100"))
 
@@ -133,8 +132,6 @@ def test_a_short_run_writes_what_it_measured(tmp_path: Path, monkeypatch: pytest
         found = real("digits", split="train" if split == "pretrain" else split, limit=64)
         if name == "digits":
             return found
-        from dataclasses import replace
-
         pixels = np.repeat(np.kron(found.array, np.ones((1, 1, 4, 4), dtype=np.uint8)), 3, axis=1)
         spec = get_spec(name)
         known = [i for i, k in enumerate(load_seen().known_mask(name)) if k][:10]
