@@ -36,8 +36,15 @@ NAME = "survivors"
 Forward = Callable[[torch.Tensor], torch.Tensor]
 PROTOCOL = "tiny-v1"
 BOARD = Path("leaderboard/records") / PROTOCOL
-CASES = ("agft.tiny/cifar100/5", "soft_labels.tiny/cifar100/1", "soft_labels.tiny/cifar100/1/8_255")
-"""The most robust of CIFAR-100 at the leaves and at the coarsest depth, and at the latter under the largest radius."""
+CASES = (
+    "agft.tiny/cifar100/5",
+    "soft_labels.tiny/cifar100/1",
+    "soft_labels.tiny/cifar100/1/8_255",
+    "mmcoa.tiny/tiny_imagenet@32/5",
+    "pmg_aft.tiny/cifar10/3",
+)
+"""The most robust of CIFAR-100 at the leaves and at the coarsest depth, at the latter under the largest radius too, and
+of Tiny-ImageNet and CIFAR-10 at the leaves."""
 RUNS: tuple[tuple[str, str, dict[str, object]], ...] = (
     ("apgd-ce, 100 steps, 5 starts", "apgd-ce", {"steps": 100, "restarts": 5}),
     ("apgd-t, 100 steps, 20 targets", "apgd-t", {"steps": 100, "targets": 20}),
